@@ -1,0 +1,48 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+PACKAGES := schemas streams inference billing infra rentroll
+BIN := .venv/bin
+UV := $(BIN)/uv pip
+DEMO_ARGS ?=
+
+.PHONY: help demo test check lint types layers format setup lock clean
+help: ## Show what each target does
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.venv/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(f"Rentroll needs Python 3.11 or newer, {sys.executable} is {sys.version.split()[0]}; say make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+
+.venv/.runtime: .venv/bin/uv requirements.lock pyproject.toml
+	@echo "installing what Rentroll runs on"
+	@VIRTUAL_ENV=.venv $(UV) install --quiet --require-hashes -r requirements.lock
+	@VIRTUAL_ENV=.venv $(UV) install --quiet --no-deps --editable .
+	@touch $@
+
+.venv/.dev: .venv/.runtime requirements-dev.lock
+	@echo "installing what its tests need"
+	@VIRTUAL_ENV=.venv $(UV) install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@
+
+setup: .venv/.dev ## Install everything a developer needs
+demo: .venv/.runtime ## Real traffic becomes invoices: the whole pipeline, once
+	@$(BIN)/rentroll demo $(DEMO_ARGS)
+format: .venv/.dev ## Rewrite the code in the house format
+	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
+lint: .venv/.dev ## Check format and lint rules
+	@$(BIN)/ruff format -q --check . && $(BIN)/ruff check -q .
+types: .venv/.dev ## Check types
+	@$(BIN)/mypy $(PACKAGES) tests bench
+layers: .venv/.dev ## Check who may import whom
+	@$(BIN)/lint-imports
+check: lint types layers ## Lint, types, import contracts, repo rules
+	@$(BIN)/pytest -q tests/repo
+test: check ## Everything CI runs
+	@$(BIN)/pytest --no-skips tests
+lock: .venv/bin/uv ## Pin every dependency again, with hashes
+	@VIRTUAL_ENV=.venv $(UV) compile -q --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	@VIRTUAL_ENV=.venv $(UV) compile -q --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+clean: ## Remove what was built and what the local stack keeps
+	@rm -rf .venv .rentroll .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

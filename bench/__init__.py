@@ -1,0 +1,1 @@
+"""Measured claims, each one command that prints a ratio against a reference."""

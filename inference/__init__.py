@@ -1,0 +1,1 @@
+"""Stage 1: meters the inference tier and emits its events."""

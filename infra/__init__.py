@@ -1,0 +1,1 @@
+"""What the stages stand on: settings, clients, migrations, the billing store, the local stack."""

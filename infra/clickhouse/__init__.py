@@ -1,0 +1,1 @@
+"""ClickHouse: its client, its migrations."""

@@ -1,0 +1,1 @@
+"""Kafka: its topics, and where the local broker comes from."""

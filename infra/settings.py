@@ -1,0 +1,29 @@
+"""Where the servers are; the only configuration of `infra`. Every name has the prefix RENTROLL_."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class InfraSettings(BaseSettings):
+    """A server whose URL is given is used as it is; the others come from the local stack."""
+
+    model_config = SettingsConfigDict(env_prefix="RENTROLL_", frozen=True, extra="ignore")
+
+    home: Path = Field(default=Path(".rentroll"), description="folder of the local stack")
+    kafka_bootstrap: str | None = Field(default=None, description="host:port[,host:port]")
+    clickhouse_url: str | None = Field(
+        default=None, description="http[s]://[user:password@]host:port[/database]"
+    )
+    store_url: str | None = Field(default=None, description="SQLAlchemy URL of the billing store")
+    stripe_api_key: SecretStr | None = Field(default=None, description="sk_live_… or sk_test_…")
+    stripe_api_base: str | None = Field(
+        default=None, description="base URL of another server that speaks Stripe's API"
+    )
+    clickhouse_database: str = Field(default="rentroll", description="database of the ledger")
+    compose: bool | None = Field(
+        default=None, description="force Docker Compose on or off; unset: where an engine answers"
+    )
+    kafka_heap_mb: int = Field(default=384, ge=256, le=65_536, description="local broker's heap")
+    start_timeout_s: int = Field(default=60, ge=1, le=600, description="per server")

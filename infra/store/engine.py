@@ -1,0 +1,28 @@
+"""Opens the billing store by its SQLAlchemy URL, with the settings that durability needs."""
+
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event
+
+
+def open_store(url: str) -> Engine:
+    """An engine on the billing store at `url` (`sqlite:///path` or `postgresql+psycopg://…`).
+
+    SQLite runs in WAL mode with full sync and enforced foreign keys, and every transaction that
+    begins takes the write lock at once, so that two runners queue instead of failing half-way.
+    """
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"timeout": 30})
+
+    @event.listens_for(engine, "connect")
+    def _durable(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _take_the_write_lock(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine

@@ -1,0 +1,157 @@
+"""Tables of the billing store, for SQLite and PostgreSQL alike.
+
+Amounts are integers in minor units, or decimal text inside canonical JSON; never REAL.
+Instants are integers: milliseconds since the epoch, UTC.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    },
+)
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("tenant", String(128), primary_key=True),
+    Column("name", String(256), nullable=False),
+    Column("email", String(256), nullable=False),
+    Column("currency", String(3), nullable=False),
+    Column("net_days", Integer, nullable=False),
+    Column("stripe_customer", String(64), unique=True),
+    Column("created_at_ms", BigInteger, nullable=False),
+    CheckConstraint("net_days >= 0", name="net_days"),
+)
+
+sources = Table(
+    "sources",
+    metadata,
+    Column("source", String(36), primary_key=True),
+    Column("host", String(128), nullable=False),
+    Column("public_key", String(64), nullable=False),
+    Column("registered_by", String(128), nullable=False),
+    Column("registered_at_ms", BigInteger, nullable=False),
+    Column("revoked_at_ms", BigInteger),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("position", Integer, primary_key=True, autoincrement=True),
+    Column("kind", String(64), nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("decided_by", String(128), nullable=False),
+    Column("decided_at_ms", BigInteger, nullable=False),
+)
+"""Append-only: what people decided about events (declared losses, quarantine)."""
+
+hours = Table(
+    "hours",
+    metadata,
+    Column("hour_ms", BigInteger, primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("checked_at_ms", BigInteger, nullable=False),
+    CheckConstraint("state IN ('held', 'published')", name="state"),
+)
+
+rollup_runs = Table(
+    "rollup_runs",
+    metadata,
+    Column("run_id", String(64), primary_key=True),
+    Column("hour_ms", BigInteger, nullable=False, index=True),
+    Column("position", Integer, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("offsets", Text, nullable=False),
+    Column("rules_version", String(64), nullable=False),
+    Column("decisions_position", Integer, nullable=False),
+    Column("events", BigInteger, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("published_at_ms", BigInteger, nullable=False),
+    UniqueConstraint("hour_ms", "position"),
+)
+"""Header of every published run: dropping ClickHouse loses no proof."""
+
+price_books = Table(
+    "price_books",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("name", String(128), nullable=False, unique=True),
+    Column("body", Text, nullable=False),
+    Column("imported_by", String(128), nullable=False),
+    Column("imported_at_ms", BigInteger, nullable=False, index=True),
+)
+"""Immutable: a changed file is another book with another hash, and needs another name."""
+
+periods = Table(
+    "periods",
+    metadata,
+    Column("tenant", String(128), ForeignKey("tenants.tenant"), primary_key=True),
+    Column("period", String(32), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("changed_at_ms", BigInteger, nullable=False),
+    CheckConstraint("state IN ('open', 'closing', 'rated', 'invoiced')", name="state"),
+)
+
+invoices = Table(
+    "invoices",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("tenant", String(128), ForeignKey("tenants.tenant"), nullable=False),
+    Column("period", String(32), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("currency", String(3), nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("total_minor", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("planned_at_ms", BigInteger, nullable=False),
+    Column("hold_reason", Text, nullable=False),
+    Column("stripe_customer", String(64)),
+    Column("stripe_invoice", String(64), unique=True),
+    Column("stripe_status", String(32)),
+    Column("number", String(64)),
+    Column("hosted_url", Text),
+    Column("adopted", Integer, nullable=False),
+    Column("lease_owner", String(64)),
+    Column("lease_until_ms", BigInteger, nullable=False),
+    UniqueConstraint("tenant", "period", "currency", "revision"),
+)
+"""`body` is the canonical JSON of `schemas.billing.Invoice`, frozen when it was planned."""
+
+stripe_calls = Table(
+    "stripe_calls",
+    metadata,
+    Column("invoice_id", String(64), primary_key=True),
+    Column("step", String(32), primary_key=True),
+    Column("generation", Integer, primary_key=True),
+    Column("idempotency_key", String(64), nullable=False, unique=True),
+    Column("params", Text, nullable=False),
+    Column("opened_at_ms", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("outcome", String(16)),
+    Column("result_id", String(64)),
+    Column("request_id", String(64)),
+    Column("error", Text),
+)
+"""Journal of every Stripe write: body and key are committed before the request leaves.
+
+`invoice_id` names the job: an invoice, or `customer:<tenant>`.
+"""

@@ -1,0 +1,1 @@
+"""The command line: it composes the stages and does nothing else."""

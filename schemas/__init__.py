@@ -1,0 +1,1 @@
+"""Contracts that every stage shares: events, tables, topics, prices, invoices, units, errors."""

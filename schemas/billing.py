@@ -1,0 +1,149 @@
+"""What billing works on and hands out: hourly usage, rated lines, invoices, statements."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from schemas.fields import Contract, Count, Name, OptionalName, Sha256
+from schemas.money import exact_amount
+from schemas.prices import Meter
+from schemas.usage import Outcome
+
+InvoiceState = Literal[
+    "planned",
+    "drafted",
+    "lined",
+    "verified",
+    "finalized",
+    "issued",
+    "paid",
+    "void",
+    "uncollectible",
+    "held",
+    "carried",
+    "empty",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class HourlyUsage:
+    """One row of a published hourly run, as rating reads it.
+
+    `quantities` holds every meter of `schemas.usage.METERS` that the row measures.
+    """
+
+    hour: datetime
+    run_id: str
+    tenant: str
+    project: str
+    api_key: str
+    model: str
+    adapter: str
+    service_tier: str
+    gpu_type: str
+    region: str
+    outcome: Outcome
+    requests: int
+    quantities: dict[str, int]
+
+
+class RatedLine(Contract):
+    """Usage of one tenant, product and price over one period, rated exactly.
+
+    The exact amount is `numerator_e12 / (per * 10^12)` major units. A line that is not billed
+    (by its outcome) carries its quantity and a numerator of 0.
+    """
+
+    tenant: Name
+    period: Name
+    price_id: OptionalName
+    meter: Meter
+    model: Name
+    adapter: OptionalName
+    service_tier: Name
+    outcome_class: Literal["billed", "unbilled"]
+    requests: Count
+    quantity: Count
+    per: Annotated[int, Field(ge=1)]
+    numerator_e12: Annotated[int, Field(ge=0)]
+
+    def key(self) -> str:
+        """Names the line within its invoice; also the tie-break of the last minor unit."""
+        return f"{self.model}|{self.adapter}|{self.service_tier}|{self.meter}|{self.price_id}"
+
+    def amount(self) -> Fraction:
+        """Exact major units."""
+        return exact_amount(self.numerator_e12, self.per)
+
+
+class UnpricedUsage(Contract):
+    """Usage on a billed meter that no price covers; it holds the tenant's invoice."""
+
+    tenant: Name
+    meter: Meter
+    model: Name
+    adapter: OptionalName
+    service_tier: Name
+    first_hour: str
+    requests: Count
+    quantity: Count
+
+
+class InvoiceLine(Contract):
+    """A rated line with the minor units that the allocation gave it."""
+
+    line_no: Annotated[int, Field(ge=1)]
+    rated: RatedLine
+    description: str
+    amount_minor: int
+
+
+class RunReference(Contract):
+    """A published hourly run that an invoice was made from."""
+
+    hour: str
+    run_id: Sha256
+    digest: Sha256
+
+
+class Invoice(Contract):
+    """What is charged for one tenant and period, and everything needed to derive it again."""
+
+    id: Sha256
+    tenant: Name
+    period: Name
+    revision: Annotated[int, Field(ge=1)]
+    currency: str
+    lines: tuple[InvoiceLine, ...]
+    unbilled: tuple[RatedLine, ...]
+    total_minor: int
+    requests: Count
+    gpu_ns: Count
+    price_book_sha256: Sha256
+    rating_version: str
+    runs: tuple[RunReference, ...]
+    offsets: dict[str, int]
+
+
+class DailyUsage(Contract):
+    """One day of a statement's usage table, summed over models and tiers."""
+
+    day: str
+    requests: Count
+    input_tokens: Count
+    output_tokens: Count
+    gpu_ns: Count
+
+
+class Statement(Contract):
+    """What a tenant reads: its invoice, where it stands, and its usage by day."""
+
+    tenant: Name
+    period: Name
+    state: InvoiceState
+    number: str
+    invoice: Invoice
+    days: tuple[DailyUsage, ...]

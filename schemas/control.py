@@ -1,0 +1,66 @@
+"""Events on `control.v1` (a source opens and closes) and records on `dlq.v1`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from schemas.envelope import Envelope
+from schemas.fields import Contract, Count, HexKey, Label, Name, Sha256
+from schemas.fleet import SignedRange
+
+CloseReason = Literal["drained", "synthesized"]
+
+
+class SourceOpenedData(Contract):
+    """A new incarnation of a host's outbox; always the event with sequence 1.
+
+    The key is only *announced* here. It counts once the billing store has it registered.
+    """
+
+    host: Name
+    software: Label
+    public_key: HexKey
+
+
+class SourceOpened(Envelope):
+    """`io.rentroll.source.opened.v1`."""
+
+    type: Literal["io.rentroll.source.opened.v1"]
+    data: SourceOpenedData
+
+
+class SourceClosedData(Contract):
+    """The last event of a source: its sequence is the source's final one.
+
+    `range` is signed for the purpose `closed` and ends at the sequence before this one.
+    """
+
+    reason: CloseReason
+    range: SignedRange
+
+
+class SourceClosed(Envelope):
+    """`io.rentroll.source.closed.v1`."""
+
+    type: Literal["io.rentroll.source.closed.v1"]
+    data: SourceClosedData
+
+
+class DeadLetter(Contract):
+    """A record that ingest refused, on `dlq.v1`: where it lay, why, and its exact bytes.
+
+    `source`, `sequence`, `event_id` and `tenant` are what could be read of it, else empty or 0:
+    they let completeness count a refused event as seen. `content_sha256` is over the bytes.
+    """
+
+    topic: Name
+    partition: Annotated[int, Field(ge=0, le=65_535)]
+    offset: Count
+    reason: Name
+    detail: Annotated[str, Field(max_length=2_000)]
+    content_sha256: Sha256
+    value_base64: str
+    source: Annotated[str, Field(max_length=36)]
+    sequence: Count
+    event_id: Annotated[str, Field(max_length=36)]
+    tenant: Annotated[str, Field(max_length=128)]

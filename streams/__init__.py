@@ -1,0 +1,1 @@
+"""Stage 2: takes events into the ledger, closes hours, proves completeness."""

@@ -1,0 +1,1 @@
+"""What tests share: builders of valid objects, and real servers."""
