@@ -40,7 +40,7 @@ layers: .venv/.dev ## Check who may import whom
 check: lint types layers ## Lint, types, import contracts, repo rules
 	@$(BIN)/pytest -q tests/repo
 test: check ## Everything CI runs
-	@$(BIN)/pytest --no-skips tests
+	@$(BIN)/pytest --no-skips --hypothesis-profile=ci tests
 lock: .venv/bin/uv ## Pin every dependency again, with hashes
 	@VIRTUAL_ENV=.venv $(UV) compile -q --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 	@VIRTUAL_ENV=.venv $(UV) compile -q --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
