@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from schemas.fields import Contract, Count, Name, OptionalName, Sha256
+from schemas.fields import Contract, Count, Currency, Name, OptionalName, Sha256
 from schemas.money import exact_amount
 from schemas.prices import Meter
 from schemas.usage import Outcome
@@ -70,6 +70,14 @@ class RatedLine(Contract):
     per: Annotated[int, Field(ge=1)]
     numerator_e12: Annotated[int, Field(ge=0)]
 
+    @model_validator(mode="after")
+    def _billed_means_priced(self) -> Self:
+        if self.outcome_class == "billed" and not self.price_id:
+            raise ValueError("price_id: a billed line names its price")
+        if self.outcome_class == "unbilled" and self.numerator_e12:
+            raise ValueError(f"numerator_e12: {self.numerator_e12} on an unbilled line")
+        return self
+
     def key(self) -> str:
         """Names the line within its invoice; also the tie-break of the last minor unit."""
         return f"{self.model}|{self.adapter}|{self.service_tier}|{self.meter}|{self.price_id}"
@@ -116,7 +124,7 @@ class Invoice(Contract):
     tenant: Name
     period: Name
     revision: Annotated[int, Field(ge=1)]
-    currency: str
+    currency: Currency
     lines: tuple[InvoiceLine, ...]
     unbilled: tuple[RatedLine, ...]
     total_minor: int
@@ -126,6 +134,15 @@ class Invoice(Contract):
     rating_version: str
     runs: tuple[RunReference, ...]
     offsets: dict[str, int]
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        lines_minor = sum(line.amount_minor for line in self.lines)
+        if self.total_minor != lines_minor:
+            raise ValueError(f"total_minor: {self.total_minor} is not the lines' {lines_minor}")
+        if [line.line_no for line in self.lines] != list(range(1, len(self.lines) + 1)):
+            raise ValueError("lines: line_no counts 1, 2, 3 and so on")
+        return self
 
 
 class DailyUsage(Contract):

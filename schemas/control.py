@@ -1,12 +1,13 @@
 """Events on `control.v1` (a source opens and closes) and records on `dlq.v1`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from schemas.envelope import Envelope
-from schemas.fields import Contract, Count, HexKey, Label, Name, Sha256
-from schemas.fleet import SignedRange
+from schemas.envelope import SourceEvent
+from schemas.fields import Contract, Count, HexKey, Label, Name, SequenceOrNone, Sha256
+from schemas.fleet import SignedRange, refuse_range_not_up_to
+from schemas.units import VALUE_BYTES_MAX
 
 CloseReason = Literal["drained", "synthesized"]
 
@@ -22,11 +23,17 @@ class SourceOpenedData(Contract):
     public_key: HexKey
 
 
-class SourceOpened(Envelope):
+class SourceOpened(SourceEvent):
     """`io.rentroll.source.opened.v1`."""
 
     type: Literal["io.rentroll.source.opened.v1"]
     data: SourceOpenedData
+
+    @model_validator(mode="after")
+    def _is_the_first(self) -> Self:
+        if self.sequence != 1:
+            raise ValueError(f"sequence: {self.sequence}, but a source opens with 1")
+        return self
 
 
 class SourceClosedData(Contract):
@@ -39,11 +46,19 @@ class SourceClosedData(Contract):
     range: SignedRange
 
 
-class SourceClosed(Envelope):
+class SourceClosed(SourceEvent):
     """`io.rentroll.source.closed.v1`."""
 
     type: Literal["io.rentroll.source.closed.v1"]
     data: SourceClosedData
+
+    @model_validator(mode="after")
+    def _range_ends_here(self) -> Self:
+        refuse_range_not_up_to(self.sequence, self.data.range)
+        return self
+
+
+BASE64_MAX = (VALUE_BYTES_MAX + 2) // 3 * 4
 
 
 class DeadLetter(Contract):
@@ -59,8 +74,8 @@ class DeadLetter(Contract):
     reason: Name
     detail: Annotated[str, Field(max_length=2_000)]
     content_sha256: Sha256
-    value_base64: str
+    value_base64: Annotated[str, Field(max_length=BASE64_MAX)]
     source: Annotated[str, Field(max_length=36)]
-    sequence: Count
+    sequence: SequenceOrNone
     event_id: Annotated[str, Field(max_length=36)]
     tenant: Annotated[str, Field(max_length=128)]

@@ -5,12 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from schemas.fields import Contract, EventId, Name, Sequence, SourceId, Timestamp
-from schemas.ids import format_ms, uuid7_unix_ms
-
-EVENT_TIME_FIRST_MS = 1_420_070_400_000
-"""2015-01-01: an event before it has a broken clock, and would touch a partition of its own."""
-EVENT_TIME_LAST_MS = 4_102_444_800_000
-"""2100-01-01, exclusive."""
+from schemas.ids import EVENT_TIME_FIRST_MS, EVENT_TIME_LAST_MS, format_ms, uuid7_unix_ms
 
 SPECVERSION: Literal["1.0"] = "1.0"
 
@@ -40,4 +35,14 @@ class Envelope(Contract):
             raise ValueError(f"id: its time {unix_ms} ms is outside the years 2015 to 2099")
         if self.time != format_ms(unix_ms):
             raise ValueError(f"time: {self.time} is not the time of the id, {format_ms(unix_ms)}")
+        return self
+
+
+class SourceEvent(Envelope):
+    """An event about the fleet or the source itself, not about a tenant: its subject says so."""
+
+    @model_validator(mode="after")
+    def _subject_is_the_source(self) -> Self:
+        if self.subject != self.source:
+            raise ValueError(f"subject: {self.subject} is not the source {self.source}")
         return self

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.envelope import Envelope
+from schemas.envelope import Envelope, SourceEvent
 from schemas.fields import (
     Contract,
     Count,
@@ -13,12 +13,14 @@ from schemas.fields import (
     Name,
     Nanoseconds,
     Sequence,
+    SequenceOrNone,
     Sha256,
     SourceId,
     Timestamp,
     TokenCount,
 )
-from schemas.units import INT64_MAX
+from schemas.ids import parse_ms
+from schemas.units import INT64_MAX, NS_PER_HOUR, NS_PER_MS
 
 RangePurpose = Literal["interval", "closed"]
 
@@ -53,10 +55,15 @@ def signed_bytes(source: str, purpose: RangePurpose, first: int, last: int, sha2
 class EngineIntervalData(Contract):
     """Where one engine's GPU time went in `[start_unix_ns, end_unix_ns)`, exactly.
 
-    `owned = gpus * wall = attributed + stall + idle + overhead + startup
+    `owned = gpus * wall = attributed + stall + idle + overhead + startup + unaccounted
     + (open_step_end - open_step_start)`, and over the parts with an ordinal in
     `(ordinal_start, ordinal_end]`:
     `sum(gpu_ns) + in_flight_end - in_flight_start = attributed`. Both hold to the nanosecond.
+
+    `unaccounted_ns` is 0 unless the interval was `synthesized` after an engine's death. It does
+    not cross a whole UTC hour, unless synthesized, so that each hour owns its time.
+    `oldest_open_at` is the low watermark: the earliest admission among requests still open at
+    its end, or that end: what the source sends later is not older.
     """
 
     engine: SourceId
@@ -78,8 +85,8 @@ class EngineIntervalData(Contract):
     unaccounted_ns: Nanoseconds
     in_flight_start_ns: Nanoseconds
     in_flight_end_ns: Nanoseconds
-    ordinal_start: Count
-    ordinal_end: Count
+    ordinal_start: SequenceOrNone
+    ordinal_end: SequenceOrNone
     tokens_scheduled: TokenCount
     steps: Count
     running_requests: Count
@@ -105,16 +112,54 @@ class EngineIntervalData(Contract):
         )
         if self.owned_ns != spent_ns:
             raise ValueError(f"owned_ns: {self.owned_ns} differs from where it went, {spent_ns}")
+        return self
+
+    @model_validator(mode="after")
+    def _not_backwards(self) -> Self:
         if self.ordinal_end < self.ordinal_start:
             raise ValueError(f"ordinal_end: {self.ordinal_end} < start {self.ordinal_start}")
+        if parse_ms(self.oldest_open_at) > self.end_unix_ns // NS_PER_MS:
+            raise ValueError(f"oldest_open_at: {self.oldest_open_at} is after the interval's end")
+        return self
+
+    @model_validator(mode="after")
+    def _only_a_synthesized_one_has_leave(self) -> Self:
+        if self.synthesized:
+            return self
+        if self.unaccounted_ns:
+            raise ValueError(f"unaccounted_ns: {self.unaccounted_ns}, but not synthesized")
+        last_ns = max(self.end_unix_ns - 1, self.start_unix_ns)
+        if self.start_unix_ns // NS_PER_HOUR != last_ns // NS_PER_HOUR:
+            raise ValueError(
+                f"end_unix_ns: {self.end_unix_ns} is in another UTC hour than"
+                f" start_unix_ns {self.start_unix_ns}",
+            )
         return self
 
 
-class EngineInterval(Envelope):
+def refuse_range_not_up_to(sequence: int, signed: SignedRange) -> None:
+    """Hold a signed range to the event that carries it: it ends just before that event.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    if signed.sequence_last != sequence - 1:
+        raise ValueError(
+            f"range: sequence_last {signed.sequence_last} is not the event's sequence - 1"
+            f" = {sequence - 1}",
+        )
+
+
+class EngineInterval(SourceEvent):
     """`io.rentroll.engine.interval.v1`: per engine every few seconds, cut at whole UTC hours."""
 
     type: Literal["io.rentroll.engine.interval.v1"]
     data: EngineIntervalData
+
+    @model_validator(mode="after")
+    def _range_ends_here(self) -> Self:
+        refuse_range_not_up_to(self.sequence, self.data.range)
+        return self
 
 
 class CapacityOwnedData(Contract):
@@ -129,7 +174,7 @@ class CapacityOwnedData(Contract):
     effective_at: Timestamp
 
 
-class CapacityOwned(Envelope):
+class CapacityOwned(SourceEvent):
     """`io.rentroll.capacity.owned.v1`."""
 
     type: Literal["io.rentroll.capacity.owned.v1"]

@@ -4,7 +4,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from schemas.units import MS_PER_S
 
@@ -13,6 +13,13 @@ UUID_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 TIME_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z$"
 CONTENT_HASH_BYTES = 16
 
+EVENT_TIME_FIRST_MS = 1_420_070_400_000
+"""2015-01-01: an event before it has a broken clock, and would touch a partition of its own."""
+EVENT_TIME_LAST_MS = 4_102_444_800_000
+"""2100-01-01, exclusive."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND = timedelta(seconds=1)
 _MS_BITS = 48
 _RANDOM_HIGH_BITS = 12
 _RANDOM_LOW_BITS = 62
@@ -56,8 +63,8 @@ def parse_ms(text: str) -> int:
     """
     if not re.fullmatch(TIME_PATTERN[1:-1], text):
         raise ValueError(f"a time looks like 2026-10-01T00:00:00.123Z, not {text!r}")
-    whole = datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
-    return int(whole.timestamp()) * MS_PER_S + int(text[20:23])
+    whole = datetime.fromisoformat(f"{text[:19]}+00:00")
+    return (whole - _EPOCH) // _SECOND * MS_PER_S + int(text[20:23])
 
 
 def derived_uuid(*parts: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.fields import Contract, Name
+from schemas.fields import Contract, Currency, Name
 from schemas.money import UNIT_PRICE_E12_MAX
 from schemas.units import MS_PER_HOUR
 from schemas.usage import METERS, OUTCOMES
@@ -35,8 +35,8 @@ class UnitPricing(Contract):
 class PriceStep(Contract):
     """Units above the step before and up to `up_to` (inclusive; None: without end)."""
 
-    up_to: Annotated[int, Field(ge=1)] | None
     unit_price_e12: UnitPriceE12
+    up_to: Annotated[int, Field(ge=1)] | None = None
 
 
 class GraduatedPricing(Contract):
@@ -86,7 +86,7 @@ class Price(Contract):
     meter: Meter
     select: Selector
     effective_from: HourMs
-    effective_until: HourMs | None
+    effective_until: HourMs | None = None
     per: Annotated[int, Field(ge=1, le=10**18)]
     pricing: Pricing
 
@@ -100,7 +100,10 @@ class Price(Contract):
     @model_validator(mode="after")
     def _not_backwards(self) -> Self:
         if self.effective_until is not None and self.effective_until <= self.effective_from:
-            raise ValueError("effective_until must be after effective_from")
+            raise ValueError(
+                f"effective_until: {self.effective_until} is not after effective_from"
+                f" {self.effective_from}",
+            )
         return self
 
 
@@ -108,7 +111,7 @@ class PriceBook(Contract):
     """All prices in force, and the table of what is billable by outcome."""
 
     name: Name
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$", min_length=3, max_length=3)]
+    currency: Currency
     billed_meters: Annotated[tuple[Meter, ...], Field(min_length=1)]
     outcomes: dict[str, Billing]
     prices: Annotated[tuple[Price, ...], Field(max_length=100_000)]
@@ -121,6 +124,8 @@ class PriceBook(Contract):
         unknown = sorted(set(self.billed_meters) - set(METERS))
         if unknown:
             raise ValueError(f"billed_meters: unknown meter {unknown[0]!r}")
+        if len(set(self.billed_meters)) != len(self.billed_meters):
+            raise ValueError(f"billed_meters: a meter stands twice in {self.billed_meters}")
         ids = [price.id for price in self.prices]
         if len(set(ids)) != len(ids):
             twice = sorted({one for one in ids if ids.count(one) > 1})
@@ -129,4 +134,4 @@ class PriceBook(Contract):
 
     def sha256(self) -> str:
         """The book's identity: SHA-256 over its canonical JSON."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()

@@ -6,7 +6,7 @@ from typing import Literal
 from schemas.control import DeadLetter, SourceClosed, SourceOpened
 from schemas.fields import Contract
 from schemas.fleet import CapacityOwned, EngineInterval, ReservationChanged
-from schemas.units import MS_PER_HOUR
+from schemas.units import MS_PER_HOUR, VALUE_BYTES_MAX
 from schemas.usage import EnginePartFinished, RequestFinished, UsageLost
 
 DAY_MS = 24 * MS_PER_HOUR
@@ -14,7 +14,7 @@ DAY_MS = 24 * MS_PER_HOUR
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic. `retention_ms` of -1 keeps everything."""
+    """One topic. `retention_ms` of -1 keeps everything; `max_message_bytes` is per batch."""
 
     name: str
     partitions: int
@@ -22,6 +22,7 @@ class Topic:
     retention_ms: int
     key: str
     messages: tuple[type[Contract], ...]
+    max_message_bytes: int = 2 * VALUE_BYTES_MAX
 
     def config(self) -> dict[str, str]:
         """Topic settings as the broker takes them."""
@@ -29,6 +30,7 @@ class Topic:
             "cleanup.policy": self.cleanup,
             "retention.ms": str(self.retention_ms),
             "message.timestamp.type": "LogAppendTime",
+            "max.message.bytes": str(self.max_message_bytes),
         }
 
 
@@ -82,3 +84,22 @@ TOPIC_OF_TYPE: dict[str, Topic] = {
     event_type(message): topic for topic in (USAGE, CAPACITY, CONTROL) for message in topic.messages
 }
 MODEL_OF_TYPE: dict[str, type[Contract]] = {event_type(event): event for event in EVENTS}
+
+
+def record_key(event_type: str, event_id: str, source: str) -> str:
+    """The Kafka key of an event's record, as its topic's `key` says in words.
+
+    Raises:
+        KeyError: If no event has that type.
+    """
+    topic = TOPIC_OF_TYPE[event_type]
+    if topic is USAGE:
+        return event_id
+    if topic is CAPACITY:
+        return source
+    return f"{source}/{event_type.split('.')[3]}"
+
+
+def dead_letter_key(topic: str, partition: int, offset: int) -> str:
+    """The Kafka key of a dead letter: where the refused record lay."""
+    return f"{topic}/{partition}/{offset}"

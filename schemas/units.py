@@ -16,6 +16,10 @@ NS_PER_HOUR = 3_600_000_000_000
 INT64_MAX = 2**63 - 1
 TOKENS_MAX = 2**40
 """No single request carries more tokens; a larger figure is a corrupt event."""
-NS_MAX = 2**62
+NS_MAX = 2**58
+"""65,535 GPUs for one hour, and room above; small enough that an hour's Int64 sum cannot wrap
+on a single corrupt figure."""
 SEQUENCE_MAX = 2**31 - 1
 """CloudEvents integers are 32 bits; an outbox opens a new source before it gets here."""
+VALUE_BYTES_MAX = 2**20
+"""Longest value of one event's record; a dead letter carries it in base64, so is longer."""

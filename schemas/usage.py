@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.envelope import Envelope
+from schemas.envelope import Envelope, SourceEvent
 from schemas.fields import (
     Contract,
     Count,
@@ -122,6 +122,8 @@ class RequestFinishedData(Contract):
         parts_ns = sum(part.gpu_ns for part in self.parts)
         if self.gpu_ns != parts_ns:
             raise ValueError(f"gpu_ns: {self.gpu_ns} is not the sum over parts, {parts_ns}")
+        if self.outcome == "refused" and self.parts:
+            raise ValueError(f"parts: {len(self.parts)}, but a refused request reached no engine")
         if self.gpu_prefill_ns > self.gpu_ns:
             raise ValueError(f"gpu_prefill_ns: {self.gpu_prefill_ns} > gpu_ns {self.gpu_ns}")
         if self.gpu_recompute_ns > self.gpu_ns:
@@ -156,6 +158,14 @@ class EnginePartFinishedData(EnginePart):
     gpus: GpuCount
     region: Name
 
+    @model_validator(mode="after")
+    def _of_it_is_not_more(self) -> Self:
+        if self.gpu_prefill_ns > self.gpu_ns:
+            raise ValueError(f"gpu_prefill_ns: {self.gpu_prefill_ns} > gpu_ns {self.gpu_ns}")
+        if self.gpu_recompute_ns > self.gpu_ns:
+            raise ValueError(f"gpu_recompute_ns: {self.gpu_recompute_ns} > gpu_ns {self.gpu_ns}")
+        return self
+
 
 class EnginePartFinished(Envelope):
     """`io.rentroll.engine.part.finished.v1`: its time is that of the request's admission."""
@@ -164,7 +174,7 @@ class EnginePartFinished(Envelope):
     data: EnginePartFinishedData
 
     @model_validator(mode="after")
-    def _same_hour_as_its_request(self) -> Self:
+    def _same_time_as_its_request(self) -> Self:
         if self.id[:13] != self.data.request[:13]:
             raise ValueError(f"id: {self.id} has another time than its request {self.data.request}")
         return self
@@ -178,8 +188,14 @@ class UsageLostData(Contract):
     first_lost_at: Timestamp
     last_lost_at: Timestamp
 
+    @model_validator(mode="after")
+    def _not_backwards(self) -> Self:
+        if self.last_lost_at < self.first_lost_at:
+            raise ValueError(f"last_lost_at: {self.last_lost_at} < first {self.first_lost_at}")
+        return self
 
-class UsageLost(Envelope):
+
+class UsageLost(SourceEvent):
     """`io.rentroll.usage.lost.v1`: a declared loss, so that the figures say what they miss."""
 
     type: Literal["io.rentroll.usage.lost.v1"]
