@@ -22,6 +22,10 @@ class InfraSettings(BaseSettings):
         default=None, description="base URL of another server that speaks Stripe's API"
     )
     clickhouse_database: str = Field(default="rentroll", description="database of the ledger")
+    clickhouse_cluster: str | None = Field(
+        default=None,
+        description="cluster over which tables are replicated; unset: a single node",
+    )
     compose: bool | None = Field(
         default=None, description="force Docker Compose on or off; unset: where an engine answers"
     )

@@ -4,6 +4,9 @@ from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+__all__ = ["SERVER_SETTINGS", "ClickHouseError", "Client", "connect"]
 
 # Defaults of these drift between server versions, so none is left to its default.
 SERVER_SETTINGS = {

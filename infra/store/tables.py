@@ -54,14 +54,18 @@ sources = Table(
 decisions = Table(
     "decisions",
     metadata,
-    Column("position", Integer, primary_key=True, autoincrement=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
     Column("kind", String(64), nullable=False),
     Column("subject", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("decided_by", String(128), nullable=False),
     Column("decided_at_ms", BigInteger, nullable=False),
 )
-"""Append-only: what people decided about events (declared losses, quarantine)."""
+"""Append-only: what people decided about events (declared losses, quarantine).
+
+Positions are dense from 1 and given in the order of commits: a database's own sequence would
+show position 5 before 4, and whoever had read up to 5 would never see 4.
+"""
 
 hours = Table(
     "hours",

@@ -2,7 +2,7 @@
 -- A row's sort key ends in its content hash: identical copies collapse, copies that differ in
 -- anything both stay visible. Always read with FINAL.
 
-CREATE TABLE usage_events
+CREATE TABLE IF NOT EXISTS usage_events
 (
     tenant LowCardinality(String),
     event_time DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
@@ -61,7 +61,7 @@ PRIMARY KEY (tenant, event_time)
 ORDER BY (tenant, event_time, event_id, content_hash)
 SETTINGS non_replicated_deduplication_window = 10000;
 
-CREATE TABLE engine_parts
+CREATE TABLE IF NOT EXISTS engine_parts
 (
     tenant LowCardinality(String),
     event_time DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
@@ -96,7 +96,7 @@ PRIMARY KEY (tenant, event_time)
 ORDER BY (tenant, event_time, event_id, content_hash)
 SETTINGS non_replicated_deduplication_window = 10000;
 
-CREATE TABLE engine_intervals
+CREATE TABLE IF NOT EXISTS engine_intervals
 (
     event_time DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
     event_id UUID CODEC(ZSTD(1)),
@@ -144,7 +144,7 @@ PRIMARY KEY (source, sequence)
 ORDER BY (source, sequence, event_id, content_hash)
 SETTINGS non_replicated_deduplication_window = 10000;
 
-CREATE TABLE fleet_events
+CREATE TABLE IF NOT EXISTS fleet_events
 (
     type LowCardinality(String),
     subject LowCardinality(String),
@@ -165,7 +165,7 @@ ORDER BY (source, sequence, event_id, content_hash)
 SETTINGS non_replicated_deduplication_window = 10000;
 
 -- Refused records. The key is where the record lay, so reading it twice changes nothing.
-CREATE TABLE dead_letters
+CREATE TABLE IF NOT EXISTS dead_letters
 (
     topic LowCardinality(String),
     kafka_partition UInt16,

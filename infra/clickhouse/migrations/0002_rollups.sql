@@ -1,7 +1,7 @@
 -- Closed hours. Rows belong to a run; a run counts only once it is in rollup_runs, and of one
 -- hour the run with the highest position is in force. Old runs stay: invoices name them.
 
-CREATE TABLE usage_hourly_runs
+CREATE TABLE IF NOT EXISTS usage_hourly_runs
 (
     hour DateTime('UTC'),
     run_id FixedString(64),
@@ -32,7 +32,7 @@ PARTITION BY toYYYYMM(hour)
 ORDER BY (hour, run_id, tenant, project, api_key, model, adapter, service_tier, gpu_type, region, outcome)
 SETTINGS non_replicated_deduplication_window = 10000;
 
-CREATE TABLE rollup_runs
+CREATE TABLE IF NOT EXISTS rollup_runs
 (
     hour DateTime('UTC'),
     run_id FixedString(64),
@@ -47,7 +47,7 @@ ENGINE = ReplacingMergeTree
 ORDER BY (hour, position, run_id)
 SETTINGS non_replicated_deduplication_window = 10000;
 
-CREATE VIEW usage_hourly AS
+CREATE VIEW IF NOT EXISTS usage_hourly AS
 SELECT *
 FROM usage_hourly_runs FINAL
 WHERE (hour, run_id) IN (
