@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["tests.support.fixtures"]
+
 TESTS = Path(__file__).parent
 WITH_SERVERS = {"integration", "e2e", "chaos"}
 MARKED = WITH_SERVERS | {"contract"}

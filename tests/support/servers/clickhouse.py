@@ -1,0 +1,52 @@
+"""A real ClickHouse server for tests: by URL, in a container, or as a local process."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from infra.clickhouse.local import LocalClickHouse
+from infra.local_server import launch, stop, wait_until_ready
+from infra.ports import choose_port
+from tests.support.servers.engine import container_engine_answers
+
+IMAGE = "clickhouse/clickhouse-server:26.9"
+START_TIMEOUT_S = 60
+
+
+@contextmanager
+def clickhouse() -> Iterator[str]:
+    """`http://…` of a server that is empty unless its URL came from outside."""
+    given = os.environ.get("RENTROLL_TEST_CLICKHOUSE_URL")
+    if given:
+        yield given
+    elif container_engine_answers():
+        with _in_a_container() as url:
+            yield url
+    else:
+        with tempfile.TemporaryDirectory(prefix="rentroll-clickhouse-") as folder:
+            with local_clickhouse(Path(folder)) as server:
+                yield server.url
+
+
+@contextmanager
+def local_clickhouse(folder: Path) -> Iterator[LocalClickHouse]:
+    """A server as a local process with its data in `folder`."""
+    clickhouse = LocalClickHouse(folder, choose_port(str(folder)))
+    server = clickhouse.server(log=folder / "printed.log")
+    process = launch(server)
+    try:
+        wait_until_ready(server, process, START_TIMEOUT_S)
+        yield clickhouse
+    finally:
+        stop(process)
+
+
+@contextmanager
+def _in_a_container() -> Iterator[str]:
+    from testcontainers.clickhouse import ClickHouseContainer
+
+    with ClickHouseContainer(IMAGE, username="default", password="test") as container:
+        host, port = container.get_container_host_ip(), container.get_exposed_port(8123)
+        yield f"http://default:test@{host}:{port}"
