@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.support.fixtures"]
+pytest_plugins = ["tests.support.fixtures", "tests.support.store_fixtures"]
 
 TESTS = Path(__file__).parent
 WITH_SERVERS = {"integration", "e2e", "chaos"}

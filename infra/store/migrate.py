@@ -9,7 +9,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection
+from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import OperationalError
 
 from infra.store.engine import open_store, take_turns
@@ -46,6 +46,8 @@ def current(url: str) -> str | None:
     Raises:
         ServerError: If the store cannot be reached.
     """
+    if _is_missing_file(url):
+        return None
     with _transaction(url) as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
@@ -74,6 +76,13 @@ def _run(url: str, step: Callable[[Config], None]) -> None:
             step(config)
         except CommandError as error:
             raise MigrationError(f"billing store: {error}") from error
+
+
+def _is_missing_file(url: str) -> bool:
+    """Whether this is a SQLite file that is not there; a look at it would create it."""
+    parts = make_url(url)
+    file = parts.database if parts.get_backend_name() == "sqlite" else None
+    return bool(file) and file != ":memory:" and not Path(str(file)).exists()
 
 
 def _config() -> Config:

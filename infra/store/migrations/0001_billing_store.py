@@ -30,7 +30,7 @@ FREELY_CHANGED = (
 
 An invoice that was held while it was planned (usage without a price, say) is planned anew.
 """
-FROZEN_COLUMNS = ("tenant", "period", "currency", "total_minor", "body")
+FROZEN_COLUMNS = ("id", "tenant", "period", "currency", "revision", "total_minor", "body")
 
 
 def upgrade() -> None:
