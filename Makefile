@@ -6,7 +6,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip
 DEMO_ARGS ?=
 
-.PHONY: help demo test check lint types layers format setup lock clean
+.PHONY: help demo test check lint types layers format setup schemas docs lock clean
 help: ## Show what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
@@ -41,6 +41,10 @@ check: lint types layers ## Lint, types, import contracts, repo rules
 	@$(BIN)/pytest -q tests/repo
 test: check ## Everything CI runs
 	@$(BIN)/pytest --no-skips --hypothesis-profile=ci tests
+schemas: .venv/.runtime ## Generate JSON Schema and AsyncAPI from the contracts
+	@$(BIN)/python -m schemas.generate
+docs: .venv/.runtime ## Generate the settings tables of docs/settings.md
+	@$(BIN)/python -m rentroll.settings_reference > docs/settings.md
 lock: .venv/bin/uv ## Pin every dependency again, with hashes
 	@VIRTUAL_ENV=.venv $(UV) compile -q --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 	@VIRTUAL_ENV=.venv $(UV) compile -q --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock

@@ -82,6 +82,7 @@ class RequestFinishedData(Contract):
     Token counters are mutually exclusive; `output_text + output_reasoning` is what is billable
     of `generated`, without `hidden` (the overrun after a stop string). `gpu_ns` is the sum over
     `parts`; parts that ran behind another host's door come as `engine.part.finished`.
+    `endpoint` is the route without its leading slash, such as `v1/chat/completions`.
     """
 
     project: Name
