@@ -80,6 +80,8 @@ def stand_in(folder: Path) -> Iterator[StandIn]:
 @contextmanager
 def stripe_fake() -> Iterator[str]:
     """The base URL of an empty stand-in."""
-    with tempfile.TemporaryDirectory(prefix="rentroll-stripe-") as folder:
-        with stand_in(Path(folder)) as server:
-            yield server.base
+    with (
+        tempfile.TemporaryDirectory(prefix="rentroll-stripe-") as folder,
+        stand_in(Path(folder)) as server,
+    ):
+        yield server.base
