@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from infra.stripe_fake.balance import settle
 from infra.stripe_fake.lines import add_line, show_invoice
 from infra.stripe_fake.refusal import RefusalError
-from infra.stripe_fake.shapes import new_event, new_invoice
+from infra.stripe_fake.shapes import merge_metadata, new_event, new_invoice
 from infra.stripe_fake.state import Body, State
 
 _MAX_CUSTOM_FIELDS = 4
@@ -53,7 +53,7 @@ def retotal(state: State, invoice: Body) -> Body:
 
 def update(state: State, invoice: Body, parameters: Body) -> Body:
     """Merge metadata and take a new memo; nothing else of an invoice is changed here."""
-    invoice["metadata"] |= parameters.get("metadata") or {}
+    invoice["metadata"] = merge_metadata(invoice["metadata"], parameters)
     if "description" in parameters:
         invoice["description"] = parameters["description"]
     return state.replace(invoice)

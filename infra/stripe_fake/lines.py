@@ -3,7 +3,7 @@
 from decimal import ROUND_HALF_UP, Decimal
 
 from infra.stripe_fake.refusal import RefusalError
-from infra.stripe_fake.shapes import new_item, new_line
+from infra.stripe_fake.shapes import merge_metadata, new_item, new_line
 from infra.stripe_fake.state import Body, State
 
 MAX_LINES = 250
@@ -36,7 +36,7 @@ def add_line(state: State, invoice: Body, parameters: Body) -> Body:
     parts = {
         "amount": amount,
         "description": parameters.get("description"),
-        "metadata": parameters.get("metadata") or {},
+        "metadata": merge_metadata({}, parameters),
         "period": parameters.get("period") or {"start": now_s, "end": now_s},
         "pricing": {
             "price_details": {"price": state.new_id("price"), "product": product},

@@ -6,7 +6,7 @@ from typing import Any
 from infra.stripe_fake import invoices
 from infra.stripe_fake.lines import add_line, show_invoice
 from infra.stripe_fake.refusal import RefusalError
-from infra.stripe_fake.shapes import new_customer
+from infra.stripe_fake.shapes import merge_metadata, new_customer
 from infra.stripe_fake.state import Body, State
 
 _EVENTS_KEPT_S = 30 * 86_400
@@ -30,7 +30,7 @@ def _show_customer(state: State, ids: Body, _parameters: Body) -> Body:
 
 def _update_customer(state: State, ids: Body, parameters: Body) -> Body:
     customer = invoices.live_customer(state, ids["customer"])
-    customer["metadata"] |= parameters.get("metadata") or {}
+    customer["metadata"] = merge_metadata(customer["metadata"], parameters)
     for name in ("name", "email", "description", "phone", "balance"):
         if name in parameters:
             customer[name] = parameters[name]

@@ -29,7 +29,7 @@ def new_customer(identifier: str, parameters: Body, now_s: int) -> Body:
             "rendering_options": None,
         },
         "livemode": False,
-        "metadata": parameters.get("metadata") or {},
+        "metadata": merge_metadata({}, parameters),
         "name": parameters.get("name"),
         "next_invoice_sequence": 1,
         "phone": parameters.get("phone"),
@@ -55,13 +55,19 @@ def new_invoice(identifier: str, parameters: Body, customer: Body, now_s: int) -
         "description": parameters.get("description"),
         "due_date": _due(parameters, now_s),
         "footer": parameters.get("footer"),
-        "metadata": parameters.get("metadata") or {},
+        "metadata": merge_metadata({}, parameters),
         "number": parameters.get("number"),
         "period_end": now_s,
         "period_start": now_s,
         "starting_balance": customer["balance"],
         "statement_descriptor": parameters.get("statement_descriptor"),
     }
+
+
+def merge_metadata(known: Body, parameters: Body) -> Body:
+    """Metadata after a request: its keys are added, those with an empty value are forgotten."""
+    merged: Body = known | (parameters.get("metadata") or {})
+    return {name: value for name, value in merged.items() if value != ""}
 
 
 def _due(parameters: Body, now_s: int) -> int | None:
