@@ -20,6 +20,11 @@ RentrollError
   SpoolError
     SpoolFullError
   IngestError
+  StripeCallError
+    StripeRetryError
+    StripeUncertainError
+    StripeRefusedError
+    StripeStopError
 """
 
 from typing import ClassVar
@@ -143,3 +148,33 @@ class IngestError(RentrollError):
     """Ingest cannot go on without losing or doubling events, so it stops."""
 
     code = "ingest"
+
+
+class StripeCallError(RentrollError):
+    """A call to Stripe gave no usable answer."""
+
+    code = "stripe"
+
+
+class StripeRetryError(StripeCallError):
+    """Same body, same key, later: Stripe is busy or away."""
+
+    code = "stripe.retry"
+
+
+class StripeUncertainError(StripeCallError):
+    """A 5xx is kept under this key and would only be replayed: look, then take a new key."""
+
+    code = "stripe.uncertain"
+
+
+class StripeRefusedError(StripeCallError):
+    """Stripe says no to this request; the invoice is held until a person looks."""
+
+    code = "stripe.refused"
+
+
+class StripeStopError(StripeCallError):
+    """Nothing will work, such as with a wrong API key; the whole run ends."""
+
+    code = "stripe.stop"

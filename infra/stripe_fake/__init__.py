@@ -1,0 +1,1 @@
+"""A stateful stand-in for Stripe's invoicing API, for the local stack and for tests."""

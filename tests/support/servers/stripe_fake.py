@@ -1,0 +1,87 @@
+"""The stand-in for Stripe as a process of its own, with the control that tests have over it."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class StandIn:
+    """A running stand-in: its address, its faults, its clock, what it was asked."""
+
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        self.folder = folder
+        self.base, self._process = self._start(port)
+
+    def _start(self, port: int) -> tuple[str, subprocess.Popen[str]]:
+        command = [sys.executable, "-m", "infra.stripe_fake", "--faults"]
+        command += ["--port", str(port), "--data", str(self.folder)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        first_line = process.stdout.readline()
+        assert "http://" in first_line, f"the stand-in did not start: exit {process.wait(10)}"
+        return first_line.split()[-1], process
+
+    def kill_and_restart(self) -> None:
+        """kill -9, then the same port and folder again."""
+        self._process.kill()
+        self._reap()
+        self.base, self._process = self._start(int(self.base.rsplit(":", 1)[1]))
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._reap()
+
+    def _reap(self) -> None:
+        self._process.wait(10)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def plant(self, method: str, path: str, kind: str, **details: int) -> None:
+        """Plant a fault; `details` are times, status, latency_ms."""
+        wanted = {"method": method, "path": path, "kind": kind} | details
+        self._control("POST", "faults", wanted)
+
+    def clear_faults(self) -> None:
+        self._control("DELETE", "faults")
+
+    def advance(self, seconds: int) -> None:
+        """Move the stand-in's clock forward."""
+        self._control("POST", "clock", {"advance_s": seconds})
+
+    def exchanges(self, method: str = "", path: str = "") -> list[dict[str, Any]]:
+        """Requests served since its start, with their answers, filtered by method and path."""
+        found: list[dict[str, Any]] = self._control("GET", "exchanges")["exchanges"]
+        return [one for one in found if method in one["method"] and path in one["path"]]
+
+    def _control(self, method: str, name: str, form: dict[str, Any] | None = None) -> Any:
+        body = urllib.parse.urlencode(form or {}).encode()
+        request = urllib.request.Request(f"{self.base}/_control/{name}", body, method=method)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+
+@contextmanager
+def stand_in(folder: Path) -> Iterator[StandIn]:
+    """A stand-in that keeps its state in `folder`."""
+    server = StandIn(folder)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def stripe_fake() -> Iterator[str]:
+    """The base URL of an empty stand-in."""
+    with (
+        tempfile.TemporaryDirectory(prefix="rentroll-stripe-") as folder,
+        stand_in(Path(folder)) as server,
+    ):
+        yield server.base
