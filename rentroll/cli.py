@@ -21,6 +21,7 @@ def rentroll() -> None:
 
 COMMAND_MODULES = (
     "rentroll.stack_commands",
+    "rentroll.migrate_commands",
     "rentroll.simulate_commands",
     "rentroll.stream_commands",
     "rentroll.billing_commands",

@@ -1,22 +1,30 @@
 """A real PostgreSQL server for tests: by URL, in a container, or as a local process."""
 
+import functools
 import os
 import pwd
 import shutil
-import socket
+import signal
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from infra.guard import die_with_parent
+from infra.ports import choose_port
+from schemas.errors import ServerStartError
 from tests.support.servers.engine import container_engine_answers
 
 URL_VARIABLE = "RENTROLL_TEST_POSTGRES_URL"
 IMAGE = "postgres:15-alpine"
 SUPERUSER = "rentroll"
+START_TIMEOUT_S = 60
 START_ATTEMPTS = 3
 """Another process may take the free port between our look and the server's bind."""
 
@@ -52,10 +60,10 @@ def _container() -> Iterator[str]:
 
 
 def _binaries() -> Path | None:
-    """The folder of `initdb` and `pg_ctl`; Debian keeps it off the PATH."""
+    """The folder of `initdb` and `postgres`; Debian keeps it off the PATH."""
     versions = Path("/usr/lib/postgresql").glob("*/bin")
     newest_first = sorted(versions, key=lambda path: float(path.parent.name), reverse=True)
-    on_path = shutil.which("pg_ctl")
+    on_path = shutil.which("initdb")
     candidates = [*newest_first, *([Path(on_path).parent] if on_path else [])]
     return next((path for path in candidates if (path / "initdb").is_file()), None)
 
@@ -72,37 +80,53 @@ def _local(binaries: Path) -> Iterator[str]:
         text = ["--encoding", "UTF8", "--locale", "C"]
         init = [str(binaries / "initdb"), "--pgdata", str(cluster), *access, *text, "--no-sync"]
         _run(init, folder, owner)
-        port = _start(binaries, folder, owner)
+        process, port = _start(binaries, folder, owner)
         try:
             yield f"postgresql+psycopg://{SUPERUSER}@127.0.0.1:{port}/postgres"
         finally:
-            stop = ["stop", "--pgdata", str(cluster), "--mode", "immediate", "--wait"]
-            _run([str(binaries / "pg_ctl"), *stop], folder, owner)
+            # Immediate shutdown: nobody reads this cluster again.
+            process.send_signal(signal.SIGQUIT)
+            process.wait(timeout=START_TIMEOUT_S)
 
 
-def _start(binaries: Path, folder: Path, owner: pwd.struct_passwd | None) -> int:
-    """Start the server; it listens on the port that is returned, and on 127.0.0.1 only."""
-    for attempt in range(1, START_ATTEMPTS + 1):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        options = (
-            f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
-            " -c fsync=off -c shared_buffers=16MB"
-        )
-        log = folder / "server.log"
-        where = ["--pgdata", str(folder / "cluster"), "--log", str(log)]
-        try:
-            _run(
-                [str(binaries / "pg_ctl"), "start", *where, "--wait", "-o", options], folder, owner
+def _start(
+    binaries: Path, folder: Path, owner: pwd.struct_passwd | None
+) -> tuple["subprocess.Popen[bytes]", int]:
+    """Start a server that dies with us, on 127.0.0.1 only; returns it with its port."""
+    log = folder / "server.log"
+    for attempt in range(START_ATTEMPTS):
+        port = choose_port(f"{folder}/{attempt}")
+        settings = [f"port={port}", "listen_addresses=127.0.0.1", "fsync=off"]
+        settings += [f"unix_socket_directories={folder}", "shared_buffers=16MB"]
+        arguments = [part for setting in settings for part in ("-c", setting)]
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [str(binaries / "postgres"), "-D", str(folder / "cluster"), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                preexec_fn=_dies_with_us(),  # noqa: PLW1509 - one call into libc
+                **_as_owner(folder, owner),
             )
-        except subprocess.CalledProcessError as error:
-            if attempt == START_ATTEMPTS:
-                error.add_note(log.read_text()[-2_000:] if log.exists() else "it left no log")
-                raise
-        else:
-            return port
-    raise AssertionError("unreachable")
+        if _becomes_ready(binaries, process, port):
+            return process, port
+        process.kill()
+        process.wait(timeout=START_TIMEOUT_S)
+    raise ServerStartError(f"PostgreSQL did not start:\n{log.read_text()[-2_000:]}")
+
+
+def _becomes_ready(binaries: Path, process: "subprocess.Popen[bytes]", port: int) -> bool:
+    ask = [str(binaries / "pg_isready"), "--quiet", "--host", "127.0.0.1", "--port", str(port)]
+    end = time.monotonic() + START_TIMEOUT_S
+    while process.poll() is None and time.monotonic() < end:
+        if subprocess.run(ask, check=False, timeout=START_TIMEOUT_S).returncode == 0:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _dies_with_us() -> Callable[[], None] | None:
+    return functools.partial(die_with_parent, os.getpid()) if sys.platform == "linux" else None
 
 
 def _owner() -> pwd.struct_passwd | None:
@@ -118,17 +142,20 @@ def _owner() -> pwd.struct_passwd | None:
 
 
 def _run(command: list[str], folder: Path, owner: pwd.struct_passwd | None) -> None:
-    # Output goes to a file: the server would inherit a pipe and keep it open for ever.
-    with (folder / "commands.log").open("ab") as log:
-        subprocess.run(
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            check=True,
-            timeout=60,
-            user=None if owner is None else owner.pw_uid,
-            group=None if owner is None else owner.pw_gid,
-            extra_groups=None if owner is None else [],
-        )
+    done = subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=START_TIMEOUT_S,
+        **_as_owner(folder, owner),
+    )
+    if done.returncode != 0:
+        raise ServerStartError(f"{command[0]}: {done.stderr[-2_000:]}")
+
+
+def _as_owner(folder: Path, owner: pwd.struct_passwd | None) -> dict[str, Any]:
+    """How to run a command in `folder` as its owner."""
+    if owner is None:
+        return {"cwd": folder}
+    return {"cwd": folder, "user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}

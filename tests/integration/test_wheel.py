@@ -1,0 +1,23 @@
+"""The built wheel carries what the packages read at run time beside their code."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_migrations_ship_in_the_wheel(tmp_path: Path) -> None:
+    uv = Path(sys.executable).with_name("uv")
+    build = [str(uv), "build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True, timeout=120)
+    (wheel,) = tmp_path.glob("*.whl")
+    shipped = set(zipfile.ZipFile(wheel).namelist())
+    here = [
+        *ROOT.glob("infra/clickhouse/migrations/*.sql"),
+        *ROOT.glob("infra/store/migrations/*.py"),
+        ROOT / "infra/store/env.py",
+    ]
+    assert len(here) >= 4
+    assert {str(path.relative_to(ROOT)) for path in here} <= shipped
