@@ -20,6 +20,7 @@ from billing.issuer_bodies import (
     same_charge,
 )
 from billing.issuer_protocol import Found, Hook, Write, Writer, no_hook
+from billing.journal import customer_job
 from billing.stripe_gateway import StripeGateway
 from billing.stripe_objects import Json, StripeInvoice, Written
 from infra.store.tables import invoices, tenants
@@ -260,7 +261,7 @@ class Issuer:
 
         made, _ = self._writer.write(
             Write(
-                job=f"customer:{tenant}",
+                job=customer_job(tenant),
                 subject=("customer", tenant),
                 step="create",
                 body=customer_body(tenant, row.name, row.email),

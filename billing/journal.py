@@ -8,11 +8,13 @@ from sqlalchemy.exc import IntegrityError
 
 from billing.stripe_objects import Json, Written
 from infra.store.tables import stripe_calls
+from schemas.errors import ConservationError
 from schemas.ids import derived_hex
 
 MAX_ERROR = 500
 """Characters of an error that are kept."""
 _KEY_DIGITS = 48
+_MAX_JOB = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,12 @@ def key_of(subject: tuple[str, ...], step: str, generation: int) -> str:
     instead of making a second invoice.
     """
     return f"rr1_{derived_hex(*subject, step, str(generation))[:_KEY_DIGITS]}"
+
+
+def customer_job(tenant: str) -> str:
+    """The job that creates a tenant's customer; a long name is hashed to fit its column."""
+    job = f"customer:{tenant}"
+    return job if len(job) <= _MAX_JOB else f"customer:{derived_hex(tenant)[:_KEY_DIGITS]}"
 
 
 def last_call(store: Engine, job: str, step: str) -> Call | None:
@@ -90,7 +98,9 @@ def open_call(
         pass  # The row is there already: read below.
     found = last_call(store, job, step)
     if found is None:
-        raise LookupError(f"no journal row for job={job} step={step} generation={generation}")
+        raise ConservationError(
+            f"idempotency key {key} of step {step} belongs to another job than {job}"
+        )
     return found
 
 

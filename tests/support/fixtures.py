@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.servers.clickhouse import clickhouse
 from tests.support.servers.kafka import kafka
+from tests.support.servers.stripe_fake import stripe_fake
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +21,10 @@ def clickhouse_url() -> Iterator[str]:
     """`http://…` of a real ClickHouse; make a database of your own on it."""
     with clickhouse() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def stripe_base() -> Iterator[str]:
+    """`http://…` of a stand-in for Stripe; make customers of your own on it."""
+    with stripe_fake() as base:
+        yield base
