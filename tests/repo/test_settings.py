@@ -48,7 +48,7 @@ def field_faults(name: str, field: FieldInfo) -> Iterator[str]:
         yield f"{name}: has no description"
     if not is_number(field.annotation):
         return
-    if name.split("_")[-1] not in UNITS:
+    if name.rsplit("_", maxsplit=1)[-1] not in UNITS:
         yield f"{name}: ends in no unit (UNITS in tests/repo/test_settings.py)"
     if not any(isinstance(limit, Ge | Gt) for limit in field.metadata):
         yield f"{name}: has no lower bound (ge=...)"
