@@ -1,0 +1,79 @@
+"""Each vendor's SDK is imported in its adapter only; `schemas` imports pydantic alone."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.source import ROOT, imported_modules, parse, product_files, show
+
+IMPORTERS: dict[str, set[str]] = {
+    "stripe": {"billing/stripe_gateway.py"},
+    "clickhouse_connect": {
+        "infra/clickhouse/client.py",
+        "streams/rollup_sql.py",  # passes hashes to a query as an external table
+    },
+    "chdb": {"infra/clickhouse/local.py"},
+    "kafka": {"infra/kafka/topics.py", "infra/kafka/producer.py", "inference/publisher.py"},
+    "aiokafka": {"streams/transport.py", "streams/log_totals.py", "streams/dead_letters.py"},
+    "faust": {"streams/transport.py", "streams/worker.py"},
+    "mode": {"streams/transport.py", "streams/worker.py"},
+    "vllm": {"inference/vllm.py"},
+    "typst": {"billing/statement_pdf.py"},
+    "jinja2": {"billing/statement_html.py"},
+    "yaml": {"billing/yaml_source.py", "inference/fleet_file.py"},
+    "cryptography": {"infra/signing.py"},
+    "alembic": {"infra/store/migrate.py", "infra/store/env.py"},
+}
+"""Who may import what. An SDK changes under us: then one file changes, and its tests tell."""
+ANYWHERE_BELOW = {"alembic": "infra/store/migrations/"}
+SCHEMAS_MAY_IMPORT = {"pydantic", "schemas"} | sys.stdlib_module_names
+
+
+def vendor_faults(path: Path, tree: ast.AST) -> list[str]:
+    faults = []
+    for module, line in imported_modules(tree):
+        vendor = module.split(".")[0]
+        below = ANYWHERE_BELOW.get(vendor)
+        if vendor not in IMPORTERS or show(path) in IMPORTERS[vendor]:
+            continue
+        if below is None or not show(path).startswith(below):
+            faults.append(
+                f"{show(path)}:{line} imports {module}: only {sorted(IMPORTERS[vendor])} may;"
+                " call those, or add your adapter to IMPORTERS in tests/repo/test_vendors.py"
+            )
+    return faults
+
+
+def schemas_faults(path: Path, tree: ast.AST) -> list[str]:
+    return [
+        f"{show(path)}:{line} imports {module}: `schemas` stands on pydantic and Python alone"
+        for module, line in imported_modules(tree)
+        if module.split(".")[0] not in SCHEMAS_MAY_IMPORT
+    ]
+
+
+@pytest.mark.parametrize("path", product_files(), ids=show)
+def test_vendor_sdk_is_imported_in_its_adapter_only(path: Path) -> None:
+    assert vendor_faults(path, parse(path)) == []
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in product_files() if show(path).startswith("schemas/")], ids=show
+)
+def test_schemas_imports_pydantic_and_the_standard_library_only(path: Path) -> None:
+    assert schemas_faults(path, parse(path)) == []
+
+
+@pytest.mark.parametrize("vendor", sorted(IMPORTERS))
+def test_planted_import_of_a_vendor_is_found(vendor: str) -> None:
+    rating = ROOT / "billing/rating.py"
+    assert vendor_faults(rating, ast.parse(f"def later():\n    from {vendor}.client import Client"))
+    allowed = ROOT / sorted(IMPORTERS[vendor])[0]
+    assert not vendor_faults(allowed, ast.parse(f"import {vendor}"))
+
+
+def test_planted_import_below_schemas_is_found() -> None:
+    assert schemas_faults(ROOT / "schemas/usage.py", ast.parse("import msgspec"))
+    assert schemas_faults(ROOT / "schemas/usage.py", ast.parse("from infra.settings import X"))
