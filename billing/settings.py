@@ -1,4 +1,4 @@
-"""What billing can be told from outside; its only configuration. Every name has RENTROLL_BILLING_."""
+"""What billing can be told from outside: its only configuration, prefix RENTROLL_BILLING_."""
 
 from typing import Annotated
 
