@@ -41,29 +41,30 @@ def make_invoice(
     mine = [line for line in rating.lines if line.tenant == tenant]
     billed = [line for line in mine if line.outcome_class == "billed"]
     used = rating.totals[tenant]
-    invoice = Invoice(
-        id=_NO_ID,
-        tenant=tenant,
-        period=period.name,
-        revision=revision,
-        currency=book.currency,
-        lines=_lines(billed, book),
-        unbilled=tuple(line for line in mine if line.outcome_class == "unbilled"),
-        total_minor=0,
-        requests=used.requests,
-        gpu_ns=used.gpu_ns,
-        price_book_sha256=book.sha256(),
-        rating_version=RATING_VERSION,
-        runs=tuple(sorted(proof.runs, key=lambda run: (run.hour, run.run_id))),
-        offsets=dict(sorted(proof.offsets.items())),
+    lines = _lines(billed, book)
+    return named(
+        Invoice(
+            id=_NO_ID,
+            tenant=tenant,
+            period=period.name,
+            revision=revision,
+            currency=book.currency,
+            lines=lines,
+            unbilled=tuple(line for line in mine if line.outcome_class == "unbilled"),
+            total_minor=sum(line.amount_minor for line in lines),
+            requests=used.requests,
+            gpu_ns=used.gpu_ns,
+            price_book_sha256=book.sha256(),
+            rating_version=RATING_VERSION,
+            runs=tuple(sorted(proof.runs, key=lambda run: (run.hour, run.run_id))),
+            offsets=dict(proof.offsets),
+        )
     )
-    total_minor = sum(line.amount_minor for line in invoice.lines)
-    return named(invoice.model_copy(update={"total_minor": total_minor}))
 
 
 def named(invoice: Invoice) -> Invoice:
     """The invoice under the id that its content gives it: every field but the id itself."""
-    content = invoice.model_dump_json(exclude={"id"})
+    content = invoice.model_copy(update={"id": _NO_ID}).canonical_json()
     return invoice.model_copy(update={"id": derived_hex("invoice.v1", content)})
 
 
@@ -73,8 +74,8 @@ def charges_sha256(invoice: Invoice) -> str:
     A run is published again when any tenant's late event lands in its hour; this stays the same
     for all the others.
     """
-    charged = invoice.model_dump_json(exclude={"id", "runs", "offsets"})
-    return derived_hex("charges.v1", charged)
+    charged = invoice.model_copy(update={"id": _NO_ID, "runs": (), "offsets": {}})
+    return derived_hex("charges.v1", charged.canonical_json())
 
 
 def _lines(billed: list[RatedLine], book: PriceBook) -> tuple[InvoiceLine, ...]:

@@ -40,7 +40,7 @@ def import_book(store: Engine, file: BookFile, *, imported_by: str, now_ms: int)
             values = {
                 "sha256": sha256,
                 "name": book.name,
-                "body": book.model_dump_json(),
+                "body": book.canonical_json(),
                 "imported_by": imported_by,
                 "imported_at_ms": now_ms,
             }

@@ -1,6 +1,8 @@
 """How figures read on invoices and statements: meters, quantities, prices; exact, never rounded."""
 
-from schemas.billing import RatedLine
+from collections.abc import Sequence
+
+from schemas.billing import RatedLine, UnpricedUsage
 from schemas.money import format_price
 from schemas.prices import Price, PriceStep, UnitPricing
 from schemas.units import NS_PER_HOUR, NS_PER_S
@@ -55,10 +57,20 @@ def _step_text(step: PriceStep, meter: str) -> str:
     return f"{unit_price} up to {quantity_text(step.up_to, meter)}"
 
 
-def product_text(line: RatedLine) -> str:
-    """Model, adapter and service tier of a line: `llama-3.1-8b + support-bot (batch)`."""
+def product_text(line: RatedLine | UnpricedUsage) -> str:
+    """Model, adapter and service tier: `llama-3.1-8b + support-bot (batch)`."""
     adapter = f" + {line.adapter}" if line.adapter else ""
     return f"{line.model}{adapter} ({line.service_tier})"
+
+
+def unpriced_text(unpriced: Sequence[UnpricedUsage], book_name: str) -> str:
+    """Why an invoice is held: what was used without a price, how much of it, since when."""
+    listed = "; ".join(
+        f"{quantity_text(one.quantity, one.meter)} {METER_WORDS[one.meter]} in {one.requests:,}"
+        f" requests of {product_text(one)} since {one.first_hour}"
+        for one in unpriced
+    )
+    return f"no price in book {book_name} for {listed}"
 
 
 def describe(line: RatedLine, price: Price, currency: str) -> str:
