@@ -15,6 +15,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from schemas.errors import PriceBookError
 
 FILE_BYTES_MAX = 8 * 1024 * 1024
+DEPTH_MAX = 16
 _TAG = "tag:yaml.org,2002:"
 _WHOLE_NUMBER = re.compile(r"[1-9][0-9]{0,2}(_[0-9]{3})+|[1-9][0-9]*|0")
 
@@ -44,28 +45,33 @@ class Source:
         """The one document of the file.
 
         Raises:
-            PriceBookError: If the file cannot be read, is not YAML, or uses aliases.
+            PriceBookError: If the file cannot be read, is not YAML, or uses aliases or deep nesting.
         """
         text = self._text()
         try:
-            self._refuse_aliases(text)
+            self._refuse_aliases_and_depth(text)
             node = yaml.compose(text, Loader=yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark else 1
             raise PriceBookError(f"{self._path}:{line}: not YAML: {error.problem}") from error
-        except (yaml.YAMLError, RecursionError) as error:
+        except yaml.YAMLError as error:
             raise PriceBookError(f"{self._path}:1: not YAML: {error}") from error
         if node is None:
             raise PriceBookError(f"{self._path}:1: the file is empty")
         return node
 
-    def _refuse_aliases(self, text: str) -> None:
-        """An alias lets a short file unfold into an endless book, and hides what a price is."""
+    def _refuse_aliases_and_depth(self, text: str) -> None:
+        """Both let a short file cost hours to read; an alias also hides what a price is."""
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            line = event.start_mark.line + 1 if event.start_mark else 1
             if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1 if event.start_mark else 1
                 raise PriceBookError(f"{self._path}:{line}: write it out: aliases are not read")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEPTH_MAX:
+                raise PriceBookError(f"{self._path}:{line}: nested deeper than {DEPTH_MAX} levels")
 
     def _text(self) -> str:
         try:

@@ -294,7 +294,7 @@ WRONG_BOOKS = {
     "control character": ("name: \x00", "1: not YAML"),
     "two documents": (BOOK + "---\nname: x\n", f"{FIRST + 4}: not YAML"),
     "a list": ("- name: x", "1: the book must be a list of `key: value`"),
-    "deep nesting": ("[" * 5_000, "1: not YAML"),
+    "deep nesting": ("[" * 5_000, "1: nested deeper than 16 levels"),
     "alias": (BOOK.replace("name: acme-2026", "name: &n acme\ncurrency: *n"), "2: write it out"),
     "unknown key": (BOOK + "discount: 3\n", f"{FIRST + 4}: the book has unknown key 'discount'"),
     "key twice": (BOOK + "name: x\n", f"{FIRST + 4}: the book has 'name' twice, first in line 1"),
