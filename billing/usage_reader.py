@@ -64,7 +64,7 @@ def rows_per_run(ledger: Client, period: Period) -> dict[str, int]:
         f" WHERE {_IN_PERIOD} GROUP BY run",
         parameters=_bounds(period),
     )
-    return dict(found.result_rows)
+    return {str(run_id): int(rows) for run_id, rows in found.result_rows}
 
 
 def read_days(ledger: Client, period: Period, invoice: Invoice) -> list[DailyUsage]:

@@ -45,7 +45,7 @@ class Source:
         """The one document of the file.
 
         Raises:
-            PriceBookError: If the file cannot be read, is not YAML, or uses aliases or deep nesting.
+            PriceBookError: If it cannot be read, is not YAML, has aliases or is nested too deep.
         """
         text = self._text()
         try:

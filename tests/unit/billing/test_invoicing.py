@@ -1,5 +1,7 @@
 """Invoices: rounded once, allocated so that lines add up, named by their content."""
 
+from fractions import Fraction
+
 from billing.invoicing import Proof, charges_sha256, make_invoice, named
 from billing.rating import rate
 from schemas.billing import HourlyUsage, Invoice, RunReference
@@ -176,5 +178,5 @@ def test_total_is_the_rounded_sum_of_exact_amounts() -> None:
     ]
     rows = [usage(model=price.id, quantities={INPUT: 13}) for price in prices]
     invoice = invoice_of(*rows, book=book_of(*prices))
-    exact = sum(line.rated.amount() for line in invoice.lines)
+    exact = sum((line.rated.amount() for line in invoice.lines), Fraction(0))
     assert invoice.total_minor == round_to_minor(exact, "USD")

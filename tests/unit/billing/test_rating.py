@@ -1,5 +1,7 @@
 """Rating: which price applies, what is billed at all, and what has no price."""
 
+from typing import Any
+
 import pytest
 
 from billing.rating import MeterTotal, UsageTotal, graduated_numerator_e12, rate
@@ -20,7 +22,7 @@ INPUT = "input_uncached_tokens"
 E12 = 10**12
 
 
-def chosen(*prices: Price, **changes: object) -> str:
+def chosen(*prices: Price, **changes: Any) -> str:
     """Which price 10 input tokens are rated at."""
     row = usage(quantities={INPUT: 10}, **changes)
     (line,) = rate([row], book_of(*prices), OCTOBER).lines
@@ -273,7 +275,7 @@ def test_last_hour_of_the_period_belongs_to_it() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"requests": -1}, {"quantities": {INPUT: -1}}])
-def test_negative_usage_stops_the_rating(changes: dict[str, object]) -> None:
+def test_negative_usage_stops_the_rating(changes: dict[str, Any]) -> None:
     with pytest.raises(ConservationError, match="negative usage of tenant acme in hour 2026-10-01"):
         rate([usage(**changes)], book_of(unit_price("p", "1")), OCTOBER)
 
