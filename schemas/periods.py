@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from schemas.errors import ContractError
+from schemas.units import MS_PER_S
 
 HOUR = timedelta(hours=1)
 _MONTH = re.compile(r"(19[7-9][0-9]|2[0-9]{3})-(0[1-9]|1[0-2])")
@@ -49,6 +50,11 @@ def parse_period(name: str) -> Period:
 def period_of(instant: datetime) -> Period:
     """The calendar month, UTC, in which an instant falls."""
     return parse_period(f"{instant.astimezone(UTC):%Y-%m}")
+
+
+def hour_text(hour_ms: int) -> str:
+    """How people read the start of an hour: `2026-10-01T00:00Z`; from Unix milliseconds."""
+    return f"{datetime.fromtimestamp(hour_ms // MS_PER_S, UTC):%Y-%m-%dT%H:%MZ}"
 
 
 def hour_of(instant: datetime) -> datetime:

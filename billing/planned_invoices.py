@@ -1,0 +1,155 @@
+"""Planned invoices in the billing store: one row per tenant, period, currency and revision."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import Connection, Engine, and_, exists, insert, or_, select, update
+
+from billing.invoicing import charges_sha256
+from billing.settings import BillingSettings
+from infra.store.engine import take_turns
+from infra.store.tables import invoices, periods, stripe_calls, tenants
+from schemas.billing import Invoice, UnpricedUsage
+from schemas.errors import InvoiceHeldError
+
+Change = Literal["new", "unchanged", "replaced"]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An invoice and why it may not go out yet, if so; with the usage that no price covers."""
+
+    invoice: Invoice
+    hold_reason: str
+    unpriced: tuple[UnpricedUsage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedInvoice:
+    """One tenant's invoice; planned where `hold_reason` is empty, else held for it."""
+
+    invoice: Invoice
+    hold_reason: str
+    unpriced: tuple[UnpricedUsage, ...]
+    change: Change
+
+
+def write_draft(
+    store: Engine, draft: Draft, *, settings: BillingSettings, now_ms: int
+) -> PlannedInvoice:
+    """Write an invoice row; creates its tenant where there is none.
+
+    The same invoice again changes nothing. A row that is still planned or held, that no runner
+    works on and for which Stripe was never called, is replaced. A row further on stays, if it
+    charges the same.
+
+    Raises:
+        InvoiceHeldError: If another invoice was already begun for this tenant and period.
+    """
+    invoice = draft.invoice
+    with store.begin() as connection:
+        take_turns(connection, f"invoice/{invoice.tenant}/{invoice.period}")
+        currency = _currency_of_tenant(connection, invoice, settings=settings, now_ms=now_ms)
+        if currency != invoice.currency:
+            reason = f"tenant pays in {currency}, the price book is in {invoice.currency}"
+            joined = "; ".join(filter(None, (draft.hold_reason, reason)))
+            draft = Draft(invoice, joined, draft.unpriced)
+        change = _write_row(connection, draft, now_ms=now_ms)
+        if change != "unchanged":
+            _set_period(connection, draft, now_ms=now_ms)
+    return PlannedInvoice(invoice, draft.hold_reason, draft.unpriced, change)
+
+
+def _write_row(connection: Connection, draft: Draft, *, now_ms: int) -> Change:
+    invoice = draft.invoice
+    known = connection.execute(
+        select(invoices.c.id, invoices.c.state, invoices.c.body, invoices.c.hold_reason).where(
+            invoices.c.tenant == invoice.tenant,
+            invoices.c.period == invoice.period,
+            invoices.c.currency == invoice.currency,
+            invoices.c.revision == invoice.revision,
+        )
+    ).one_or_none()
+    if known is None:
+        untouched = {"adopted": 0, "lease_until_ms": 0}
+        connection.execute(insert(invoices).values(_row(draft, now_ms) | untouched))
+        return "new"
+    if known.id == invoice.id and known.hold_reason == draft.hold_reason:
+        return "unchanged"
+    if _replace(connection, known.id, draft, now_ms=now_ms):
+        return "replaced"
+    before = Invoice.model_validate_json(known.body)
+    if charges_sha256(before) == charges_sha256(invoice):
+        return "unchanged"
+    raise InvoiceHeldError(
+        f"invoice of {invoice.tenant} {invoice.period} is {known.state} as {known.id} (total"
+        f" {before.total_minor}), but its usage now makes {invoice.id} (total"
+        f" {invoice.total_minor}); a begun invoice is never overwritten"
+    )
+
+
+def _row(draft: Draft, now_ms: int) -> dict[str, object]:
+    invoice = draft.invoice
+    return {
+        "id": invoice.id,
+        "tenant": invoice.tenant,
+        "period": invoice.period,
+        "revision": invoice.revision,
+        "currency": invoice.currency,
+        "state": "held" if draft.hold_reason else "planned",
+        "total_minor": invoice.total_minor,
+        "body": invoice.canonical_json(),
+        "planned_at_ms": now_ms,
+        "hold_reason": draft.hold_reason,
+    }
+
+
+def _replace(connection: Connection, invoice_id: str, draft: Draft, *, now_ms: int) -> bool:
+    """Whether the row was still free to be replaced, and so was.
+
+    One statement, so that a runner which takes the row at the same moment either sees the new
+    invoice or keeps the old one.
+    """
+    is_free = and_(
+        invoices.c.id == invoice_id,
+        invoices.c.state.in_(("planned", "held")),
+        or_(invoices.c.lease_owner.is_(None), invoices.c.lease_until_ms <= now_ms),
+        ~exists().where(stripe_calls.c.invoice_id == invoice_id),
+    )
+    replaced = connection.execute(update(invoices).where(is_free).values(_row(draft, now_ms)))
+    return replaced.rowcount == 1
+
+
+def _currency_of_tenant(
+    connection: Connection, invoice: Invoice, *, settings: BillingSettings, now_ms: int
+) -> str:
+    """What the tenant pays in; a tenant that is new is created and pays what its usage costs."""
+    currency: str | None = connection.execute(
+        select(tenants.c.currency).where(tenants.c.tenant == invoice.tenant)
+    ).scalar_one_or_none()
+    if currency is not None:
+        return currency
+    connection.execute(
+        insert(tenants).values(
+            tenant=invoice.tenant,
+            name=invoice.tenant,
+            email=settings.new_tenant_email,
+            currency=invoice.currency,
+            net_days=settings.net_days,
+            created_at_ms=now_ms,
+        )
+    )
+    return invoice.currency
+
+
+def _set_period(connection: Connection, draft: Draft, *, now_ms: int) -> None:
+    """A period is rated once its invoice may go out, and closing while that is held."""
+    state = "closing" if draft.hold_reason else "rated"
+    key = and_(periods.c.tenant == draft.invoice.tenant, periods.c.period == draft.invoice.period)
+    values = {"state": state, "changed_at_ms": now_ms}
+    if connection.execute(update(periods).where(key).values(values)).rowcount == 0:
+        connection.execute(
+            insert(periods).values(
+                tenant=draft.invoice.tenant, period=draft.invoice.period, **values
+            )
+        )

@@ -1,0 +1,109 @@
+"""Plans a period: refuses unless it is complete, rates every tenant, writes one invoice each."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import groupby
+
+from sqlalchemy import Engine
+
+from billing.invoicing import make_invoice
+from billing.planned_invoices import Draft, PlannedInvoice, write_draft
+from billing.published_runs import proof_of, refuse_other_rows, runs_in_force
+from billing.rating import rate
+from billing.settings import BillingSettings
+from billing.usage_reader import read_usage, rows_per_run
+from billing.wording import unpriced_text
+from infra.clickhouse.client import Client
+from infra.store.hours import period_problems
+from infra.store.runs import RunHeader
+from schemas.billing import HourlyUsage
+from schemas.clock import Clock
+from schemas.errors import InvoiceHeldError, PeriodNotReadyError
+from schemas.periods import Period
+from schemas.prices import PriceBook
+from schemas.units import NS_PER_MS
+
+PROBLEMS_SHOWN_MAX = 10
+
+
+@dataclass(frozen=True, slots=True)
+class PlanResult:
+    """What planning a period came to, in the order of tenants; empty where there is no usage."""
+
+    period: str
+    currency: str
+    price_book_sha256: str
+    invoices: tuple[PlannedInvoice, ...]
+
+
+def plan_period(
+    ledger: Client,
+    store: Engine,
+    period: Period,
+    book: PriceBook,
+    *,
+    clock: Clock,
+    settings: BillingSettings,
+) -> PlanResult:
+    """Rate a complete period and write each tenant's invoice, `planned` or `held`.
+
+    The same ledger, book and period again change nothing. A tenant whose total rounds to zero
+    gets an invoice too: what becomes of it is decided where it is issued.
+
+    Raises:
+        PeriodNotReadyError: Unless every hour of the period is published; the message lists them.
+        ConservationError: If the ledger's rows are not those of the published runs.
+        InvoiceHeldError: If tenants' invoices were begun from other usage or prices; all others
+            are planned by then.
+    """
+    refuse_unready_period(store, period)
+    headers = runs_in_force(store, period)
+    refuse_other_rows(headers, rows_per_run(ledger, period))
+    planned: list[PlannedInvoice] = []
+    conflicts: list[str] = []
+    with closing(read_usage(ledger, period, block_rows=settings.usage_block_rows)) as usage:
+        for tenant, rows in groupby(usage, key=lambda row: row.tenant):
+            draft = _draft(tenant, rows, headers, book, period)
+            now_ms = clock.now_ns() // NS_PER_MS
+            try:
+                written = write_draft(store, draft, settings=settings, now_ms=now_ms)
+            except InvoiceHeldError as error:
+                conflicts.append(str(error))
+            else:
+                planned.append(written)
+    if conflicts:
+        raise InvoiceHeldError("; ".join(conflicts))
+    return PlanResult(period.name, book.currency, book.sha256(), tuple(planned))
+
+
+def refuse_unready_period(store: Engine, period: Period) -> None:
+    """Raise `PeriodNotReadyError` unless every hour of the period is published."""
+    problems = period_problems(store, period)
+    if problems:
+        shown = "; ".join(problems[:PROBLEMS_SHOWN_MAX])
+        more = len(problems) - PROBLEMS_SHOWN_MAX
+        raise PeriodNotReadyError(
+            f"{period.name} is not ready: {shown}{f'; and {more} more' if more > 0 else ''}"
+        )
+
+
+def _draft(
+    tenant: str,
+    rows: Iterable[HourlyUsage],
+    headers: Mapping[str, RunHeader],
+    book: PriceBook,
+    period: Period,
+) -> Draft:
+    run_ids: set[str] = set()
+    rating = rate(_noting_runs(rows, run_ids), book, period)
+    proof = proof_of(headers, run_ids)
+    invoice = make_invoice(rating, book, period, tenant=tenant, proof=proof)
+    reason = unpriced_text(rating.unpriced, book.name) if rating.unpriced else ""
+    return Draft(invoice, reason, rating.unpriced)
+
+
+def _noting_runs(rows: Iterable[HourlyUsage], run_ids: set[str]) -> Iterator[HourlyUsage]:
+    for row in rows:
+        run_ids.add(row.run_id)
+        yield row

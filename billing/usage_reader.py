@@ -1,0 +1,125 @@
+"""Reads published hourly usage from ClickHouse in blocks; all that billing asks of the ledger."""
+
+from collections.abc import Generator
+from typing import Any, get_args
+
+from infra.clickhouse.client import Client
+from schemas.billing import DailyUsage, HourlyUsage, Invoice
+from schemas.errors import ConservationError
+from schemas.periods import Period
+from schemas.usage import OUTCOMES, TOKEN_METERS, Outcome
+
+_MEASURES = ("requests", *TOKEN_METERS, "gpu_ns")
+_DIMENSIONS = (
+    "tenant",
+    "project",
+    "api_key",
+    "model",
+    "adapter",
+    "service_tier",
+    "gpu_type",
+    "region",
+    "outcome",
+)
+_IN_PERIOD = "hour >= {start:DateTime('UTC')} AND hour < {end:DateTime('UTC')}"
+
+
+def read_usage(
+    ledger: Client, period: Period, *, tenant: str | None = None, block_rows: int
+) -> Generator[HourlyUsage, None, None]:
+    """Hourly usage of a period, in the order of tenants; of one tenant if it is named.
+
+    Rows stream in blocks, so that memory does not grow with the period. An iterator that is not
+    read to its end must be closed.
+
+    Args:
+        ledger: A client on the ledger's database.
+        period: Its hours are read.
+        tenant: Reads only this tenant's rows.
+        block_rows: At most this many rows are in memory at a time.
+
+    Raises:
+        ConservationError: If a row has an outcome that no price book can know.
+    """
+    # The run id is fixed-width, which comes back as bytes; the ledger's own text cast gives text.
+    columns = ", ".join(("hour", "toString(run_id)", *_DIMENSIONS, *_MEASURES))
+    mine = "" if tenant is None else " AND tenant = {tenant:String}"
+    stream = ledger.query_row_block_stream(
+        f"SELECT {columns} FROM usage_hourly WHERE {_IN_PERIOD}{mine}"  # noqa: S608
+        " ORDER BY tenant, hour, project, api_key, model, adapter, service_tier, gpu_type, region,"
+        " outcome",
+        parameters=_bounds(period) | {"tenant": tenant or ""},
+        settings={"max_block_size": block_rows},
+    )
+    with stream:
+        for block in stream:
+            for row in block:
+                yield _usage_of(row)
+
+
+def rows_per_run(ledger: Client, period: Period) -> dict[str, int]:
+    """How many rows the ledger holds of each run in force, to compare with the runs' headers."""
+    found = ledger.query(
+        "SELECT toString(run_id) AS run, count() FROM usage_hourly"  # noqa: S608
+        f" WHERE {_IN_PERIOD} GROUP BY run",
+        parameters=_bounds(period),
+    )
+    return {str(run_id): int(rows) for run_id, rows in found.result_rows}
+
+
+def read_days(ledger: Client, period: Period, invoice: Invoice) -> list[DailyUsage]:
+    """An invoice's usage by UTC day, from the runs that it names and not from later ones.
+
+    Raises:
+        ConservationError: If the days do not add up to the invoice.
+    """
+    found = ledger.query(
+        "SELECT toString(toDate(hour)), sum(requests),"  # noqa: S608
+        " sum(input_uncached_tokens + input_cache_read_tokens + input_cache_write_tokens),"
+        " sum(output_text_tokens + output_reasoning_tokens), sum(gpu_ns)"
+        " FROM usage_hourly_runs FINAL"
+        f" WHERE {_IN_PERIOD} AND tenant = {{tenant:String}}"
+        " AND toString(run_id) IN {runs:Array(String)}"
+        " GROUP BY 1 ORDER BY 1",
+        parameters=_bounds(period)
+        | {"tenant": invoice.tenant, "runs": [run.run_id for run in invoice.runs]},
+    )
+    days = [
+        DailyUsage(
+            day=day,
+            requests=requests,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            gpu_ns=gpu_ns,
+        )
+        for day, requests, input_tokens, output_tokens, gpu_ns in found.result_rows
+    ]
+    requests, gpu_ns = sum(day.requests for day in days), sum(day.gpu_ns for day in days)
+    if (requests, gpu_ns) != (invoice.requests, invoice.gpu_ns):
+        raise ConservationError(
+            f"the ledger's days of {invoice.tenant} {invoice.period} have {requests} requests and"
+            f" {gpu_ns} GPU-ns, invoice {invoice.id[:12]} has {invoice.requests} and"
+            f" {invoice.gpu_ns}: its runs are not all in the ledger"
+        )
+    return days
+
+
+def _bounds(period: Period) -> dict[str, Any]:
+    return {"start": period.start, "end": period.end}
+
+
+def _usage_of(row: tuple[Any, ...]) -> HourlyUsage:
+    hour, run_id, *rest = row
+    dimensions = dict(zip(_DIMENSIONS, rest, strict=False))
+    measures = dict(zip(_MEASURES, rest[len(_DIMENSIONS) :], strict=True))
+    if dimensions["outcome"] not in OUTCOMES:
+        raise ConservationError(
+            f"run {run_id} has outcome {dimensions['outcome']!r}; outcomes are {get_args(Outcome)}"
+        )
+    return HourlyUsage(
+        hour=hour,
+        run_id=run_id,
+        **dimensions,
+        requests=measures["requests"],
+        quantities=measures,
+    )

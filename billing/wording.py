@@ -1,0 +1,84 @@
+"""How figures read on invoices and statements: meters, quantities, prices; exact, never rounded."""
+
+from collections.abc import Sequence
+
+from schemas.billing import RatedLine, UnpricedUsage
+from schemas.money import format_price
+from schemas.prices import Price, PriceStep, UnitPricing
+from schemas.units import NS_PER_HOUR, NS_PER_S
+
+METER_WORDS = {
+    "input_uncached_tokens": "input tokens",
+    "input_cache_read_tokens": "cached input tokens",
+    "input_cache_write_tokens": "cache write tokens",
+    "output_text_tokens": "output tokens",
+    "output_reasoning_tokens": "reasoning output tokens",
+    "gpu_ns": "GPU-seconds",
+    "requests": "requests",
+    "reserved_gpu_ns": "reserved GPU-seconds",
+}
+_COUNTED_IN_NS = frozenset({"gpu_ns", "reserved_gpu_ns"})
+_STEPS_SHOWN_MAX = 4
+DESCRIPTION_MAX = 500
+"""Characters that Stripe keeps of a line's text."""
+
+
+def quantity_text(quantity: int, meter: str) -> str:
+    """`1234567` tokens as `1,234,567`; GPU time in seconds, to the nanosecond."""
+    if meter not in _COUNTED_IN_NS:
+        return f"{quantity:,}"
+    whole, rest_ns = divmod(quantity, NS_PER_S)
+    decimals = f"{rest_ns:09d}".rstrip("0")
+    return f"{whole:,}.{decimals}" if decimals else f"{whole:,}"
+
+
+def per_text(per: int, meter: str) -> str:
+    """What a price is the price of: `1,000,000`, `GPU-hour`, `1`."""
+    if meter not in _COUNTED_IN_NS:
+        return f"{per:,}"
+    return "GPU-hour" if per == NS_PER_HOUR else f"{per:,} GPU-ns"
+
+
+def price_text(price: Price) -> str:
+    """A price as a person reads it: `0.06`, or the steps of a graduated one."""
+    if isinstance(price.pricing, UnitPricing):
+        return format_price(price.pricing.unit_price_e12)
+    steps = price.pricing.steps
+    if len(steps) > _STEPS_SHOWN_MAX:
+        first, last = (format_price(step.unit_price_e12) for step in (steps[0], steps[-1]))
+        return f"{len(steps)} steps from {first} to {last}"
+    return ", ".join(_step_text(step, price.meter) for step in steps)
+
+
+def _step_text(step: PriceStep, meter: str) -> str:
+    unit_price = format_price(step.unit_price_e12)
+    if step.up_to is None:
+        return f"{unit_price} beyond"
+    return f"{unit_price} up to {quantity_text(step.up_to, meter)}"
+
+
+def product_text(line: RatedLine | UnpricedUsage) -> str:
+    """Model, adapter and service tier: `llama-3.1-8b + support-bot (batch)`."""
+    adapter = f" + {line.adapter}" if line.adapter else ""
+    return f"{line.model}{adapter} ({line.service_tier})"
+
+
+def unpriced_text(unpriced: Sequence[UnpricedUsage], book_name: str) -> str:
+    """Why an invoice is held: what was used without a price, how much of it, since when."""
+    listed = "; ".join(
+        f"{quantity_text(one.quantity, one.meter)} {METER_WORDS[one.meter]} in {one.requests:,}"
+        f" requests of {product_text(one)} since {one.first_hour}"
+        for one in unpriced
+    )
+    return f"no price in book {book_name} for {listed}"
+
+
+def describe(line: RatedLine, price: Price, currency: str) -> str:
+    """One sentence per invoice line: what, how much of it, at which price.
+
+    At most `DESCRIPTION_MAX` characters; product names longer than fits are cut at the end.
+    """
+    used = f"{quantity_text(line.quantity, line.meter)} {METER_WORDS[line.meter]}"
+    cost = f"{currency} {price_text(price)} per {per_text(price.per, line.meter)}"
+    room = DESCRIPTION_MAX - len(used) - len(cost) - len(":  at ")
+    return f"{product_text(line)[:room]}: {used} at {cost}"
