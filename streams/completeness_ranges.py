@@ -157,15 +157,17 @@ class RangeVerifier:
             del self._hashes[: until * CONTENT_HASH_BYTES]
 
     def _settle(self, segment: _Segment, start: int, end: int) -> None:
-        wanted = array("I", range(segment.first, segment.last + 1)) if _small(segment, end - start) else None
+        wanted = (
+            array("I", range(segment.first, segment.last + 1))
+            if _small(segment, end - start)
+            else None
+        )
         if wanted is None or self._sequences[start:end] != wanted:
             self._settle_untidy(segment, start, end)
         elif segment.claim is None:
             self._unsigned(segment)
         else:
-            hashes = memoryview(self._hashes)[
-                start * CONTENT_HASH_BYTES : end * CONTENT_HASH_BYTES
-            ]
+            hashes = memoryview(self._hashes)[start * CONTENT_HASH_BYTES : end * CONTENT_HASH_BYTES]
             found = hashlib.sha256(hashes).hexdigest()
             hashes.release()
             if found == segment.claim.sha256:
@@ -177,7 +179,9 @@ class RangeVerifier:
         """A segment with holes, or with several records under one sequence."""
         candidates: dict[int, list[int]] = {}
         for index in range(start, end):
-            candidates.setdefault(self._sequences[index], []).append(index)
+            several = candidates.setdefault(self._sequences[index], [])
+            if all(self._hash(index) != self._hash(other) for other in several):
+                several.append(index)
         holes = list(_missing(segment, candidates))
         undeclared = [gap for hole in holes for gap in _without(hole, self._losses)]
         for first, last in undeclared:
@@ -264,9 +268,11 @@ class RangeVerifier:
         return bytes(self._hashes[index * CONTENT_HASH_BYTES : (index + 1) * CONTENT_HASH_BYTES])
 
 
-def _small(segment: _Segment, records: int) -> bool:
-    """Whether the segment can be dense; spares building the range for a hole of billions."""
-    return segment.last - segment.first + 1 == records
+def _dense(segment: _Segment, sequences: "array[int]") -> bool:
+    """Whether every sequence is there exactly once."""
+    return len(sequences) == segment.last - segment.first + 1 and sequences == array(
+        "I", range(segment.first, segment.last + 1)
+    )
 
 
 def _missing(segment: _Segment, present: dict[int, list[int]]) -> Iterator[tuple[int, int]]:

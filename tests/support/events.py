@@ -18,7 +18,7 @@ from schemas.ids import (
     uuid7,
 )
 from schemas.periods import parse_period
-from schemas.topics import CAPACITY, CONTROL, TOPIC_OF_TYPE, USAGE
+from schemas.topics import TOPIC_OF_TYPE, record_key
 from schemas.units import NS_PER_MS
 from schemas.usage import EnginePartFinished, RequestFinished, UsageLost
 
@@ -230,12 +230,8 @@ class HostScript:
             }
         )
         topic = TOPIC_OF_TYPE[event_type].name
-        keys = {
-            USAGE.name: event.id,
-            CAPACITY.name: self.source,
-            CONTROL.name: f"{self.source}/{event_type.split('.')[3]}",
-        }
-        record = Record(topic, keys[topic].encode(), to_bytes(event), event)
+        key = record_key(event_type, event.id, self.source)
+        record = Record(topic, key.encode(), to_bytes(event), event)
         self.records.append(record)
         return record
 
