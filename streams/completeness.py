@@ -2,14 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from schemas.ids import format_ms
 from schemas.units import MS_PER_HOUR
 from streams.completeness_engines import TimeLine
 from streams.completeness_ranges import Problem, RangeFindings
-
-State = Literal["held", "published"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,12 +157,7 @@ class RangeVerifier:
             del self._hashes[: until * CONTENT_HASH_BYTES]
 
     def _settle(self, segment: _Segment, start: int, end: int) -> None:
-        wanted = (
-            array("I", range(segment.first, segment.last + 1))
-            if _small(segment, end - start)
-            else None
-        )
-        if wanted is None or self._sequences[start:end] != wanted:
+        if not _dense(segment, self._sequences[start:end]):
             self._settle_untidy(segment, start, end)
         elif segment.claim is None:
             self._unsigned(segment)

@@ -22,6 +22,7 @@ from streams.completeness_sql import (
     CONTROL_ROWS,
     FIRST_SEEN,
     INTERVAL_COUNTS,
+    OFFSETS,
     REJECTED,
     SPANS,
     interval_rows,
@@ -79,16 +80,7 @@ def read_offsets(client: Client) -> Offsets:
     it can be said again when the group is gone. That nothing below is missing is not taken from
     the offsets at all; the sources' sequences prove it.
     """
-    names = ("usage_events", "engine_parts", "engine_intervals", "fleet_events", "dead_letters")
-    union = " UNION ALL ".join(
-        f"SELECT topic, kafka_partition, max(kafka_offset) + 1 AS until FROM {name}"
-        " GROUP BY topic, kafka_partition"
-        for name in names
-    )
-    rows = client.query(
-        f"SELECT toString(topic), kafka_partition, max(until) FROM ({union})"
-        " GROUP BY topic, kafka_partition"
-    ).result_rows
+    rows = client.query(OFFSETS).result_rows
     return Offsets({(topic, partition): until for topic, partition, until in rows})
 
 
@@ -181,7 +173,7 @@ def _interval_counts(ledger: Ledger, sources: Sequence[str], since_ms: int) -> d
         INTERVAL_COUNTS.format(offsets=ledger.offsets.condition(), since_ms=since_ms),
         external_data=external(batch=_batch_table(sources)),
     ).result_rows
-    return dict(rows)
+    return {row[0]: row[1] for row in rows}
 
 
 def _batches(ledger: Ledger, jobs: Sequence[_Job]) -> Iterator[list[_Job]]:

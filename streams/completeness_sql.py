@@ -10,6 +10,18 @@ REJECTED = "hash String"
 _MS = "toUnixTimestamp64Milli(event_time)"
 _OF_BATCH = "source IN (SELECT batch_source FROM batch)"
 
+_EVENT_TABLES = ("usage_events", "engine_parts", "engine_intervals", "fleet_events")
+
+OFFSETS = (
+    "SELECT toString(topic), kafka_partition, max(until) FROM ("
+    + " UNION ALL ".join(
+        f"SELECT topic, kafka_partition, max(kafka_offset) + 1 AS until FROM {table}"
+        " GROUP BY topic, kafka_partition"
+        for table in (*_EVENT_TABLES, "dead_letters")
+    )
+    + ") GROUP BY topic, kafka_partition"
+)
+
 CONTROL_ROWS = f"""
 SELECT toString(source), sequence, toString(type), {_MS}, data
 FROM fleet_events FINAL
@@ -22,7 +34,7 @@ FIRST_SEEN = (
     + " UNION ALL ".join(
         f"SELECT source, min({_MS}) AS ms FROM {table} PREWHERE {{offsets}}"
         f" WHERE {_OF_BATCH} GROUP BY source"
-        for table in ("usage_events", "engine_parts", "engine_intervals", "fleet_events")
+        for table in _EVENT_TABLES
     )
     + ") GROUP BY source"
 )

@@ -31,6 +31,9 @@ class HourSums:
         return dict(zip(ROLLUP_MEASURES, self.measures, strict=True))
 
 
+NO_SUMS = HourSums()
+
+
 @dataclass(frozen=True, slots=True)
 class LedgerCount:
     """What the ledger holds in one hour, counted by queries other than the roll-up's.
@@ -45,6 +48,9 @@ class LedgerCount:
     gpu_ns: int = 0
     parts: int = 0
     parts_gpu_ns: int = 0
+
+
+NO_COUNT = LedgerCount()
 
 
 def offsets_text(offsets: Mapping[str, int]) -> str:
@@ -64,7 +70,7 @@ def hour_at(hour_ms: int) -> datetime:
 
 
 def refuse_unequal_ledger(
-    hour_ms: int, sums: HourSums, count: LedgerCount, proven_by_sources: int, dropped: int
+    hour_ms: int, sums: HourSums, count: LedgerCount, dropped: LedgerCount, proven_by_sources: int
 ) -> None:
     """Hold the roll-up's sums to two other counts of the same hour.
 
@@ -72,8 +78,8 @@ def refuse_unequal_ledger(
         hour_ms: The hour.
         sums: What the roll-up's own query found.
         count: What plain counts of the ledger found.
+        dropped: What of it the settling of a conflict takes out.
         proven_by_sources: Requests that the sources' signed ranges prove for this hour.
-        dropped: Requests that a decision takes out; their GPU time is then not compared.
 
     Raises:
         ConservationError: If they differ: events were added or merged away while they were read.
@@ -84,16 +90,17 @@ def refuse_unequal_ledger(
             f"hour {named}: the sources prove {proven_by_sources} requests, the ledger now shows"
             f" {count.proven}: it changed while it was read; close the hour again"
         )
-    if sums.measure("requests") != count.proven - dropped:
+    requests = count.proven - dropped.proven
+    if sums.measure("requests") != requests:
         raise ConservationError(
-            f"hour {named}: {sums.measure('requests')} requests to roll up, but {count.proven}"
-            f" proven, {dropped} of them dropped by decision"
+            f"hour {named}: {sums.measure('requests')} requests to roll up, the ledger has"
+            f" {count.proven} proven - {dropped.proven} dropped by decision"
         )
-    whole_gpu_ns = count.gpu_ns + count.parts_gpu_ns
-    if not dropped and sums.measure("gpu_ns") != whole_gpu_ns:
+    gpu_ns = count.gpu_ns + count.parts_gpu_ns - dropped.gpu_ns - dropped.parts_gpu_ns
+    if sums.measure("gpu_ns") != gpu_ns:
         raise ConservationError(
-            f"hour {named}: gpu_ns {sums.measure('gpu_ns')} to roll up, but requests"
-            f" {count.gpu_ns} + parts {count.parts_gpu_ns} = {whole_gpu_ns}"
+            f"hour {named}: gpu_ns {sums.measure('gpu_ns')} to roll up, the ledger has {gpu_ns}:"
+            f" requests {count.gpu_ns}, parts {count.parts_gpu_ns}"
         )
 
 

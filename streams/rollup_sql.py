@@ -23,8 +23,11 @@ class Offsets:
     until: Mapping[tuple[str, int], int]
 
     def condition(self) -> str:
-        """As SQL. Belongs in PREWHERE: it must hold before copies collapse, else a later copy
-        that stands for an event would take the event out of what was read."""
+        """As SQL, for PREWHERE.
+
+        It must hold before copies collapse: else a later copy that stands for an event would
+        take the event out of what was read.
+        """
         terms = []
         for topic in sorted({topic for topic, _ in self.until}):
             if topic not in _TOPIC_NAMES:
@@ -58,8 +61,8 @@ class HourRange:
         )
 
 
-def proven(table: str, columns: str, offsets: Offsets, hours: HourRange) -> str:
-    """Rows of `table` that their source signed, one copy each.
+def proven(table: str, columns: str, offsets: Offsets, hours: HourRange, also: str = "1") -> str:
+    """Rows of `table` that their source signed, one copy each, and that meet `also`.
 
     Needs the external tables `spans` (source, first, last) and `rejected` (hash).
     """
@@ -69,7 +72,7 @@ def proven(table: str, columns: str, offsets: Offsets, hours: HourRange) -> str:
         f" PREWHERE {offsets.condition()}"
         f" WHERE {hours.condition()}"
         " AND sequence >= spans.first AND sequence <= spans.last"
-        " AND hex(content_hash) NOT IN (SELECT hash FROM rejected)"
+        f" AND hex(content_hash) NOT IN (SELECT hash FROM rejected) AND {also}"
     )
 
 
@@ -105,11 +108,6 @@ def billable(offsets: Offsets, hours: HourRange) -> str:
         f" FROM ({parts}) AS parts INNER JOIN ({owners}) AS owners"
         " ON owners.event_id = parts.request"
     )
-
-
-def sums(prefix: str = "") -> str:
-    """The sum of every measure."""
-    return ", ".join(f"sum({prefix}{name}) AS total_{name}" for name in ROLLUP_MEASURES)
 
 
 def insert_rollup(offsets: Offsets, hours: HourRange) -> str:
