@@ -79,11 +79,11 @@ def record_stream(offsets: Offsets, hours: HourRange) -> str:
         for table, hour in tables.items()
     ]
     selects.append(
-        "SELECT DISTINCT toUUIDOrZero(source) AS source, sequence,"
+        "SELECT DISTINCT toUUIDOrZero(dead_letters.source) AS source, sequence,"
         " toFixedString(unhex(substring(content_sha256, 1, 32)), 16) AS content_hash,"
         " toUInt32(1) AS hour FROM dead_letters FINAL"
         f" PREWHERE {offsets.condition()} WHERE sequence > 0"
-        " AND toUUIDOrZero(source) IN (SELECT batch_source FROM batch)"
+        " AND toUUIDOrZero(dead_letters.source) IN (SELECT batch_source FROM batch)"
     )
     return (
         f"SELECT batch.number AS number, sequence, content_hash, hour"
