@@ -1,12 +1,14 @@
 """The one way to a ClickHouse client: settings that decide about money are set here, by name."""
 
+from collections.abc import Iterable, Sequence
 from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.external import ExternalData
 
-__all__ = ["SERVER_SETTINGS", "ClickHouseError", "Client", "connect"]
+__all__ = ["SERVER_SETTINGS", "ClickHouseError", "Client", "ExternalData", "connect", "external"]
 
 # Defaults of these drift between server versions, so none is left to its default.
 SERVER_SETTINGS = {
@@ -39,3 +41,17 @@ def connect(url: str, database: str | None = None) -> Client:
         tz_mode="aware",
         autogenerate_session_id=False,
     )
+
+
+def external(**tables: tuple[str, Iterable[Sequence[object]]]) -> ExternalData:
+    """Small tables that travel with one query and are gone after it.
+
+    Args:
+        tables: Name to its structure, such as `source UUID, last UInt32`, and its rows. Values
+            are plain: numbers, ids, hex digits; nothing that TSV would have to escape.
+    """
+    together = ExternalData()
+    for name, (structure, rows) in tables.items():
+        text = "".join("\t".join(map(str, row)) + "\n" for row in rows)
+        together.add_file(file_name=name, data=text.encode(), fmt="TSV", structure=structure)
+    return together

@@ -1,0 +1,69 @@
+"""What people decided about events, as closing an hour takes it: pure."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from schemas.errors import ContractError
+from schemas.units import SEQUENCE_MAX
+
+DECLARE_LOSS = "declare_loss"
+SETTLE_CONFLICT = "settle_conflict"
+_HASH_DIGITS = 32
+
+
+@dataclass(slots=True)
+class Decisions:
+    """The decision log up to `position`: losses by source, and conflicts by event id.
+
+    `settled` names per event id the content hash (hex) that stands, or the empty string where
+    none does.
+    """
+
+    position: int = 0
+    losses: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    settled: dict[str, str] = field(default_factory=dict)
+
+    def losses_of(self, source: str) -> list[tuple[int, int]]:
+        """Declared losses of one source, `(first, last)` inclusive."""
+        return self.losses.get(source, [])
+
+
+def read_decisions(rows: Iterable[tuple[int, str, str]]) -> Decisions:
+    """Take in rows `(position, kind, subject)`; kinds about other things are passed over.
+
+    The subject of `declare_loss` is JSON `{"source", "sequence_first", "sequence_last"}`, that of
+    `settle_conflict` is `{"event_id", "keep"}` with a content hash in hex, or "" for none.
+
+    Raises:
+        ContractError: If a subject has another form: a decision must not be half understood.
+    """
+    found = Decisions()
+    for position, kind, subject in rows:
+        found.position = max(found.position, position)
+        try:
+            if kind == DECLARE_LOSS:
+                _take_loss(found, json.loads(subject))
+            elif kind == SETTLE_CONFLICT:
+                _take_conflict(found, json.loads(subject))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ContractError(
+                f"decision {position} ({kind}) cannot be read: {error}: {subject[:200]!r}"
+            ) from error
+    return found
+
+
+def _take_loss(found: Decisions, subject: dict[str, object]) -> None:
+    first, last = subject["sequence_first"], subject["sequence_last"]
+    if not isinstance(first, int) or not isinstance(last, int):
+        raise TypeError(f"a sequence is an integer: {first!r}, {last!r}")
+    if not 1 <= first <= last <= SEQUENCE_MAX:
+        raise ValueError(f"sequences {first} to {last} are no range")
+    found.losses.setdefault(str(subject["source"]), []).append((first, last))
+
+
+def _take_conflict(found: Decisions, subject: dict[str, object]) -> None:
+    keep = subject["keep"]
+    if not isinstance(keep, str) or (keep and len(bytes.fromhex(keep)) * 2 != _HASH_DIGITS):
+        raise ValueError(f"keep is a content hash of 32 hex digits, or empty: {keep!r}")
+    found.settled[str(subject["event_id"])] = keep.lower()
