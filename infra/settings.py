@@ -1,5 +1,6 @@
 """Where the servers are; the only configuration of `infra`. Every name has the prefix RENTROLL_."""
 
+import os
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -31,3 +32,15 @@ class InfraSettings(BaseSettings):
     )
     kafka_heap_mb: int = Field(default=384, ge=256, le=65_536, description="local broker's heap")
     start_timeout_s: int = Field(default=60, ge=1, le=600, description="per server")
+
+
+def child_environment(settings: InfraSettings) -> dict[str, str]:
+    """The environment of a process that is to see the same servers and the same folder."""
+    given = {
+        "RENTROLL_HOME": str(settings.home),
+        "RENTROLL_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
+        "RENTROLL_CLICKHOUSE_URL": settings.clickhouse_url,
+        "RENTROLL_STORE_URL": settings.store_url,
+        "RENTROLL_CLICKHOUSE_DATABASE": settings.clickhouse_database,
+    }
+    return os.environ | {name: value for name, value in given.items() if value is not None}

@@ -26,7 +26,7 @@ def ledger_totals(client: Client, sources: Collection[str]) -> LedgerTotals:
         f"SELECT count(), count() - uniqExact(event_id), {_SUMS}"  # noqa: S608 - our own names
         " FROM usage_events FINAL WHERE has({sources:Array(UUID)}, source)",
         parameters={"sources": sorted(sources)},
-    ).first_row
+    ).result_rows[0]
     return LedgerTotals(int(row[0]), int(row[1]), _tokens(row[2:]), int(row[-1]))
 
 
@@ -36,7 +36,7 @@ def rolled_up_totals(client: Client, period: Period) -> LedgerTotals:
         f"SELECT sum(requests), 0, {_SUMS} FROM usage_hourly"  # noqa: S608 - our own names
         " WHERE hour >= {start:DateTime('UTC')} AND hour < {end:DateTime('UTC')}",
         parameters={"start": period.start, "end": period.end},
-    ).first_row
+    ).result_rows[0]
     return LedgerTotals(int(row[0]), 0, _tokens(row[2:]), int(row[-1]))
 
 
