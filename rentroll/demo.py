@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from inference.publisher import publish_outboxes
+from inference.simulate.emitted import Emitted
+from inference.simulate.run import plan_trace, register_sources, simulate
 from sqlalchemy import Engine
 
 from billing.invoice_run import run_invoices, totals_on_stripe
@@ -25,9 +28,6 @@ from billing.price_books import import_book
 from billing.rated_totals import RatedTotals, rated_totals
 from billing.settings import BillingSettings
 from billing.stripe_gateway import StripeGateway
-from inference.publisher import publish_outboxes
-from inference.simulate.emitted import Emitted
-from inference.simulate.run import plan_trace, register_sources, simulate
 from infra.clickhouse.client import Client, connect
 from infra.endpoints import Endpoints
 from infra.settings import InfraSettings, child_environment

@@ -44,7 +44,7 @@ MonthOption = Annotated[
 ]
 
 
-def demo(  # noqa: PLR0913 - one parameter per option of the command
+def demo(
     *,
     trace: TraceOption = None,
     report: ReportOption = None,
@@ -91,8 +91,9 @@ def demo(  # noqa: PLR0913 - one parameter per option of the command
 def _inputs(
     trace: Path | None, prices: Path | None, assign: Path | None, period: str | None
 ) -> "DemoInputs":
-    from billing.settings import EXAMPLE_PRICE_BOOK
     from inference.simulate.run import SAMPLE_TRACE
+
+    from billing.settings import EXAMPLE_PRICE_BOOK
     from rentroll.demo import DemoInputs, billing_month
     from schemas.clock import SystemClock
 
@@ -106,6 +107,7 @@ def _inputs(
 
 def _refuse_a_second_demo(settings: "InfraSettings") -> None:
     from infra.stack.control import running_keeper
+
     from schemas.errors import ServerError
 
     if running_keeper(settings) is not None:
