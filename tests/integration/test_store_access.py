@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -265,4 +266,6 @@ def read_while_running(store: Engine, *processes: "subprocess.Popen[str]") -> li
     read: list[int] = []
     while any(process.poll() is None for process in processes):
         read += [decision.position for decision in decisions_after(store, read[-1] if read else 0)]
+        # A reader without a pause would hold SQLite's only lock most of the time.
+        time.sleep(0.005)
     return read
