@@ -8,6 +8,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import OperationalError
@@ -62,7 +63,7 @@ def pending(url: str) -> list[str]:
     here = current(url)
     try:
         scripts = list(ScriptDirectory.from_config(_config()).iterate_revisions("head", here))
-    except CommandError as error:
+    except (CommandError, RevisionError) as error:
         raise MigrationError(f"billing store: {error}") from error
     return [f"{script.revision}: {script.doc}" for script in reversed(scripts)]
 
@@ -74,7 +75,7 @@ def _run(url: str, step: Callable[[Config], None]) -> None:
         config.attributes["connection"] = connection
         try:
             step(config)
-        except CommandError as error:
+        except (CommandError, RevisionError) as error:
             raise MigrationError(f"billing store: {error}") from error
 
 

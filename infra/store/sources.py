@@ -2,6 +2,7 @@
 
 from sqlalchemy import Engine, insert, select
 
+from infra.store.engine import take_turns
 from infra.store.tables import sources
 from schemas.errors import ContractError
 
@@ -15,6 +16,7 @@ def register_source(
         ContractError: If the source is registered with another key.
     """
     with store.begin() as connection:
+        take_turns(connection, f"sources/{source}")
         known = connection.execute(
             select(sources.c.public_key).where(sources.c.source == source)
         ).scalar_one_or_none()

@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 from sqlalchemy.exc import IntegrityError
 
 from infra.store.decisions import append_decision, decisions_after, latest_position
@@ -21,6 +22,8 @@ from infra.store.hours import (
     record_hours,
 )
 from infra.store.runs import RunHeader, next_position, record_run, runs_between
+from infra.store.sources import register_source, registered_keys
+from infra.store.tables import sources
 from schemas.errors import ConservationError, ContractError
 from schemas.periods import HOUR, Period, parse_period
 
@@ -170,6 +173,28 @@ def test_decisions_are_dense_and_read_from_a_position_on(store: Engine) -> None:
     assert decisions_after(store, 3) == []
 
 
+def register(store: Engine, public_key: str = "ab" * 32) -> None:
+    register_source(
+        store, source="s", host="h", public_key=public_key, registered_by="ada", now_ms=1
+    )
+
+
+def test_registered_source_is_found_until_it_is_revoked(store: Engine) -> None:
+    register(store)
+    register(store)
+    assert registered_keys(store) == {"s": "ab" * 32}
+    with store.begin() as connection:
+        connection.execute(update(sources).values(revoked_at_ms=2))
+    assert registered_keys(store) == {}
+
+
+def test_source_does_not_get_another_key(store: Engine) -> None:
+    register(store)
+    with pytest.raises(ContractError, match="source s is registered with another key"):
+        register(store, "cd" * 32)
+    assert registered_keys(store) == {"s": "ab" * 32}
+
+
 RACE = """
 import sys
 from datetime import UTC, datetime, timedelta
@@ -177,6 +202,7 @@ from infra.store.decisions import append_decision
 from infra.store.engine import open_store
 from infra.store.hours import HourDecision, record_hours
 from infra.store.runs import RunHeader, record_run
+from infra.store.sources import register_source
 
 url, me, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
 store = open_store(url)
@@ -185,6 +211,9 @@ hour = datetime(2026, 10, 3, 4, tzinfo=UTC)
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(rounds):
+    register_source(
+        store, source=f"s{number}", host=me, public_key="k", registered_by=me, now_ms=number
+    )
     append_decision(store, kind="k", subject="s", reason="r", decided_by=me, now_ms=number)
     run_id = f"{me}{number:063}"
     record_run(store, RunHeader(run_id, hour, "d" * 64, "{}", "1", 0, 1, 1, number))
@@ -227,6 +256,7 @@ def test_two_processes_write_at_once_and_nothing_is_lost_or_doubled(
     runs = runs_between(store, HOUR_0, HOUR_0 + HOUR)
     assert [run.position for run in runs] == everything
     assert len({run.header.run_id for run in runs}) == 2 * rounds
+    assert len(registered_keys(store)) == rounds
     hours = hours_between(store, HOUR_0, HOUR_0 + 10 * HOUR)
     assert [hour.checked_at_ms for hour in hours] == [rounds - 1] * 10
 
@@ -236,4 +266,6 @@ def read_while_running(store: Engine, *processes: "subprocess.Popen[str]") -> li
     read: list[int] = []
     while any(process.poll() is None for process in processes):
         read += [decision.position for decision in decisions_after(store, read[-1] if read else 0)]
+        # A reader without a pause would hold SQLite's only lock most of the time.
+        time.sleep(0.005)
     return read

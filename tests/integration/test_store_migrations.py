@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Engine, inspect, text
 
 from infra.store.engine import open_store
 from infra.store.migrate import current, downgrade, pending, upgrade
@@ -79,6 +79,18 @@ def test_upgrade_works_from_any_folder_and_says_nothing(
 def test_unknown_revision_in_the_store_is_refused(store_url: str) -> None:
     with pytest.raises(MigrationError, match="9999"):
         downgrade(store_url, "9999")
+
+
+def test_store_of_a_newer_version_is_refused(store: Engine, store_url: str) -> None:
+    with store.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    try:
+        for step in (upgrade, pending):
+            with pytest.raises(MigrationError, match="9999"):
+                step(store_url)
+    finally:
+        with store.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
 
 
 def test_look_at_a_missing_sqlite_file_does_not_create_it(tmp_path: Path) -> None:

@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from infra.guard import die_with_parent
 from infra.ports import choose_port
 from schemas.errors import ServerStartError
@@ -46,7 +44,7 @@ def postgres() -> Iterator[str]:
         with _local(binaries) as url:
             yield url
     else:
-        pytest.skip(
+        raise ServerStartError(
             f"no PostgreSQL: set {URL_VARIABLE}, start a container engine, or install its binaries"
         )
 
@@ -138,7 +136,9 @@ def _owner() -> pwd.struct_passwd | None:
             return pwd.getpwnam(user)
         except KeyError:
             continue
-    pytest.skip("PostgreSQL does not run as root, and there is neither user postgres nor nobody")
+    raise ServerStartError(
+        "PostgreSQL does not run as root, and there is neither user postgres nor nobody"
+    )
 
 
 def _run(command: list[str], folder: Path, owner: pwd.struct_passwd | None) -> None:
