@@ -17,14 +17,11 @@ CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 CONTRACTS = CONFIG["tool"]["importlinter"]["contracts"]
 (PURITY,) = [one for one in CONTRACTS if one["name"].startswith("Contracts and pure cores")]
 TOUCHES_THE_WORLD = {*PURITY["forbidden_modules"], "os", "time", "logging", "urllib"}
-SAYS_PURE = re.compile(r"\b[Pp]ure\b")
+SAYS_PURE = re.compile(r"\A.*\bpure\b|^Pure\b|\. Pure\b", re.MULTILINE)
+"""In the first sentence of a module, or as the first word of a later one."""
 
 
-def first_sentence(tree: ast.Module) -> str:
-    return (ast.get_docstring(tree) or "").split("\n", 1)[0]
-
-
-PURE = [path for path in product_files() if SAYS_PURE.search(first_sentence(parse(path)))]
+PURE = [path for path in product_files() if SAYS_PURE.search(ast.get_docstring(parse(path)) or "")]
 
 
 def impure_imports(tree: ast.AST) -> list[str]:
