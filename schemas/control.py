@@ -58,6 +58,7 @@ class SourceClosed(SourceEvent):
         return self
 
 
+DETAIL_MAX = 2_000
 BASE64_MAX = (VALUE_BYTES_MAX + 2) // 3 * 4
 
 
@@ -72,7 +73,7 @@ class DeadLetter(Contract):
     partition: Annotated[int, Field(ge=0, le=65_535)]
     offset: Count
     reason: Name
-    detail: Annotated[str, Field(max_length=2_000)]
+    detail: Annotated[str, Field(max_length=DETAIL_MAX)]
     content_sha256: Sha256
     value_base64: Annotated[str, Field(max_length=BASE64_MAX)]
     source: Annotated[str, Field(max_length=36)]

@@ -4,12 +4,14 @@ import json
 
 from pydantic import ValidationError
 
+from schemas.control import DETAIL_MAX
 from schemas.envelope import Envelope
 from schemas.errors import MalformedEventError
 from schemas.topics import MODEL_OF_TYPE
 from schemas.units import VALUE_BYTES_MAX
 
 SHOWN_CHARACTERS = 80
+_EVENTS = {name: model for name, model in MODEL_OF_TYPE.items() if issubclass(model, Envelope)}
 
 
 def decode_event(value: bytes) -> Envelope:
@@ -23,7 +25,7 @@ def decode_event(value: bytes) -> Envelope:
         raise MalformedEventError(f"value: {len(value)} bytes, at most {VALUE_BYTES_MAX}")
     try:
         named = json.loads(value)["type"]
-        model = MODEL_OF_TYPE[named]
+        model = _EVENTS[named]
     except (ValueError, RecursionError) as error:
         raise MalformedEventError(f"value: not JSON, {error}") from error
     except (KeyError, TypeError) as error:
@@ -31,19 +33,16 @@ def decode_event(value: bytes) -> Envelope:
             f"type: missing or unknown, {str(error)[:SHOWN_CHARACTERS]}"
         ) from error
     try:
-        event = model.model_validate_json(value)
+        return model.model_validate_json(value)
     except ValidationError as error:
         raise MalformedEventError(first_problem(error)) from error
-    if not isinstance(event, Envelope):
-        raise MalformedEventError(f"type: {named} is not an event")
-    return event
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong, as `field: what, value`; one line, bounded."""
+    """The first thing that is wrong, as `field: what, value`; one line that a dead letter holds."""
     problem = error.errors(include_url=False)[0]
     message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error" and not isinstance(problem["input"], str | int):
-        return message
-    field = ".".join(str(part) for part in problem["loc"])
-    return f"{field}: {message}, got {repr(problem['input'])[:SHOWN_CHARACTERS]}"
+    if problem["type"] != "value_error" or isinstance(problem["input"], str | int):
+        field = ".".join(str(part)[:SHOWN_CHARACTERS] for part in problem["loc"])
+        message = f"{field}: {message}, got {repr(problem['input'])[:SHOWN_CHARACTERS]}"
+    return " ".join(message.split())[:DETAIL_MAX]

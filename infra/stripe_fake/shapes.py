@@ -77,70 +77,65 @@ def _due(parameters: Body, now_s: int) -> int | None:
     return due
 
 
+_ZERO = (
+    "amount_due",
+    "amount_overpaid",
+    "amount_paid",
+    "amount_paid_off_stripe",
+    "amount_remaining",
+    "amount_shipping",
+    "attempt_count",
+    "post_payment_credit_notes_amount",
+    "pre_payment_credit_notes_amount",
+    "subtotal",
+    "subtotal_excluding_tax",
+    "total",
+    "total_excluding_tax",
+)
+_NONE = (
+    "account_tax_ids",
+    "application",
+    "automatically_finalizes_at",
+    "customer_account",
+    "customer_address",
+    "customer_phone",
+    "customer_shipping",
+    "default_payment_method",
+    "default_source",
+    "effective_at",
+    "ending_balance",
+    "from_invoice",
+    "hosted_invoice_url",
+    "invoice_pdf",
+    "last_finalization_error",
+    "latest_revision",
+    "next_payment_attempt",
+    "on_behalf_of",
+    "parent",
+    "receipt_number",
+    "rendering",
+    "shipping_cost",
+    "shipping_details",
+    "test_clock",
+    "webhooks_delivered_at",
+)
+_EMPTY = (
+    "customer_tax_ids",
+    "default_tax_rates",
+    "discounts",
+    "total_discount_amounts",
+    "total_pretax_credit_amounts",
+    "total_taxes",
+)
+"""What a fresh draft has as 0, as null, and as an empty list."""
+
+
 def _invoice_constants() -> dict[str, Any]:
     """What every draft of ours starts with, whatever it was asked for."""
-    no_amount = dict.fromkeys(
-        (
-            "amount_due",
-            "amount_overpaid",
-            "amount_paid",
-            "amount_paid_off_stripe",
-            "amount_remaining",
-            "amount_shipping",
-            "attempt_count",
-            "post_payment_credit_notes_amount",
-            "pre_payment_credit_notes_amount",
-            "subtotal",
-            "subtotal_excluding_tax",
-            "total",
-            "total_excluding_tax",
-        ),
-        0,
-    )
-    nothing: dict[str, Any] = dict.fromkeys(
-        (
-            "account_tax_ids",
-            "application",
-            "automatically_finalizes_at",
-            "customer_account",
-            "customer_address",
-            "customer_phone",
-            "customer_shipping",
-            "default_payment_method",
-            "default_source",
-            "effective_at",
-            "ending_balance",
-            "from_invoice",
-            "hosted_invoice_url",
-            "invoice_pdf",
-            "last_finalization_error",
-            "latest_revision",
-            "next_payment_attempt",
-            "on_behalf_of",
-            "parent",
-            "receipt_number",
-            "rendering",
-            "shipping_cost",
-            "shipping_details",
-            "test_clock",
-            "webhooks_delivered_at",
-        )
-    )
-    empty: dict[str, Any] = {
-        name: []
-        for name in (
-            "customer_tax_ids",
-            "default_tax_rates",
-            "discounts",
-            "total_discount_amounts",
-            "total_pretax_credit_amounts",
-            "total_taxes",
-        )
-    }
     return (
-        no_amount
-        | nothing
-        | empty
+        dict.fromkeys(_ZERO, 0)
+        | dict.fromkeys(_NONE)
+        | {name: [] for name in _EMPTY}
         | {
             "object": "invoice",
             "account_country": "US",

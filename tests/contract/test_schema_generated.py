@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from schemas.errors import ContractError
-from schemas.generate import CONTRACTS, asyncapi, freeze, generated_files, write
+from schemas.generate import CONTRACTS, asyncapi, freeze, generated_files, main, write
 from schemas.topics import TOPICS
 from tests.support.examples import ROOT
 
@@ -80,6 +80,12 @@ def test_asyncapi_says_how_long_each_topic_is_kept() -> None:
         assert kafka["topicConfiguration"]["retention.ms"] == topic.retention_ms
         assert kafka["partitions"] == topic.partitions
         assert topic.key in channels[topic.name]["description"]
+
+
+def test_the_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "--release VERSION" in capsys.readouterr().out
 
 
 def test_a_release_is_frozen_once(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ EXACT = (
     "inference/**/*attribution*.py",
     "inference/**/*meter*.py",
     "inference/**/*interval*.py",
+    "inference/**/emitted.py",
+    "inference/wire.py",
     "streams/**/*roll*up*.py",
     "streams/**/*clos*.py",
     "streams/**/*completeness*.py",
@@ -23,7 +25,7 @@ EXACT = (
 )
 """Where something is counted, split, summed, priced or compared."""
 PATHS = re.compile(r"(path|file|folder|dir|home|root|here|parent|name)s?$", re.IGNORECASE)
-DURATION = re.compile(r"_s$|^timeout$|^seconds$|^sleep$", re.IGNORECASE)
+DURATION = re.compile(r"_s$|^timeout$|^seconds$|^_?(sleep|monotonic)$", re.IGNORECASE)
 """Seconds that somebody waits; they decide about no amount."""
 REMEDY = "use integers, Decimal or Fraction; a wait in seconds ends its name in `_s`"
 
@@ -145,6 +147,8 @@ def test_planted_float_is_found(planted: str) -> None:
         "POLL_S = 0.25",
         "wait(timeout=0.5)",
         "time.sleep(0.1)",
+        "self._sleep(full_s * (0.5 + jitter / 2))",
+        "def pace(monotonic: Callable[[], float]) -> None: ...",
         "def wait(timeout_s: float = 1.5, *, pause_s: float = 0.1) -> None: ...",
         "def elapsed_s() -> float: ...",
         "book = folder / name",

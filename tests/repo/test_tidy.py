@@ -12,7 +12,11 @@ from tests.support.source import ROOT, files_below, parse, python_files, show
 FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 50
 FOLDER_DEPTH_MAX = 3
-VAGUE = {"manager", "managers", "helper", "helpers", "util", "utils", "data", "process", "misc"}
+TESTS_DEPTH_MAX = 4
+"""`tests/<kind>/` and below it the folders of the code."""
+VAGUE = {"manager", "managers", "helper", "helpers", "util", "utils", "misc", "processor"}
+VAGUE_ALONE = {"data", "process"}
+"""Of these a name may have a word, as in `process_mark`, but not consist."""
 
 FILES = python_files()
 
@@ -22,13 +26,20 @@ def words_of(name: str) -> set[str]:
     return set(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().split("_"))
 
 
+def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """A docstring is free: nobody should save on it to stay within a limit."""
+    if ast.get_docstring(node) is None:
+        return 0
+    return (node.body[0].end_lineno or 0) - node.body[0].lineno + 1
+
+
 def length_faults(path: Path, text: str) -> Iterator[str]:
     lines = text.count("\n")
     if lines > FILE_LINES_MAX:
         yield f"{show(path)} has {lines} lines, at most {FILE_LINES_MAX}: split it by what it holds"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            length = (node.end_lineno or node.lineno) - node.lineno + 1 - docstring_lines(node)
             if length > FUNCTION_LINES_MAX:
                 yield (
                     f"{show(path)}:{node.lineno} {node.name} has {length} lines, at most"
@@ -44,18 +55,19 @@ def opening_faults(path: Path, text: str) -> Iterator[str]:
 
 
 def name_faults(path: Path) -> Iterator[str]:
-    vague = words_of(path.stem) & VAGUE
+    vague = words_of(path.stem) & VAGUE or {path.stem} & VAGUE_ALONE
     if vague:
         yield f"{show(path)}: {sorted(vague)[0]!r} says nothing; name the file by a glossary noun"
     for node in ast.walk(parse(path)) if path.suffix == ".py" and path.is_file() else ():
-        if isinstance(node, ast.ClassDef) and words_of(node.name) & (VAGUE - {"data"}):
+        if isinstance(node, ast.ClassDef) and words_of(node.name) & VAGUE:
             yield f"{show(path)}:{node.lineno} {node.name}: name the class by a glossary noun"
 
 
 def depth_faults(path: Path) -> Iterator[str]:
     depth = len(path.relative_to(ROOT).parts) - 1
-    if depth > FOLDER_DEPTH_MAX:
-        yield f"{show(path)} lies {depth} folders deep, at most {FOLDER_DEPTH_MAX}"
+    most = TESTS_DEPTH_MAX if show(path).startswith("tests/") else FOLDER_DEPTH_MAX
+    if depth > most:
+        yield f"{show(path)} lies {depth} folders deep, at most {most}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=show)
@@ -76,7 +88,9 @@ def test_one_file_holds_no_more_than_one_can_read() -> None:
     here = ROOT / "billing/planted.py"
     assert list(length_faults(here, "x = 1\n" * 401))
     assert list(length_faults(here, "def f():\n" + "    x = 1\n" * 50))
-    assert not list(length_faults(here, "def f():\n" + "    x = 1\n" * 49))
+    said = '    """Do it.\n\n    And say how.\n    """\n'
+    assert list(length_faults(here, "def f():\n" + said + "    x = 1\n" * 50))
+    assert not list(length_faults(here, "def f():\n" + said + "    x = 1\n" * 49))
 
 
 @pytest.mark.parametrize("text", ["x = 1\n", '"""No full stop"""\n', '"""\nLater.\n"""\nx = 1\n'])
@@ -85,7 +99,7 @@ def test_planted_file_without_its_sentence_is_found(text: str) -> None:
     assert bool(faults) == (not text.startswith('"""\n'))
 
 
-@pytest.mark.parametrize("name", ["invoice_manager.py", "utils.py", "run_data.py", "process.py"])
+@pytest.mark.parametrize("name", ["invoice_manager.py", "utils.py", "data.py", "process.py"])
 def test_planted_vague_file_name_is_found(name: str) -> None:
     assert list(name_faults(ROOT / "billing" / name))
 

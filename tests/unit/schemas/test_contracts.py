@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from schemas.billing import RatedLine
 from schemas.clock import FixedClock, SystemClock, utc
 from schemas.fields import Contract
+from schemas.fleet import signed_bytes
 from schemas.generate import CONTRACTS
 from tests.support.examples import load
 
@@ -50,6 +51,14 @@ def test_a_rated_line_is_named_by_what_makes_it_one_line() -> None:
 def test_amount_of_a_rated_line_is_exact() -> None:
     line = RatedLine.model_validate_json(json.dumps(load("rated_line--billed")))
     assert line.amount() == Fraction(7_480_000 * 45, 100 * 1_000_000)
+
+
+def test_the_bytes_under_a_signature_never_change() -> None:
+    """Signatures of the past are verified against them, and `purpose` keeps them apart."""
+    assert (
+        signed_bytes("s", "interval", 1, 9, "ab") == b"rentroll.range.v1\ns\ninterval\n1\n9\nab\n"
+    )
+    assert signed_bytes("s", "closed", 1, 9, "ab") != signed_bytes("s", "interval", 1, 9, "ab")
 
 
 def test_a_fixed_clock_moves_only_forward() -> None:

@@ -53,6 +53,14 @@ def test_a_broken_rule_between_fields_begins_with_a_field() -> None:
     assert reason(json.dumps(event).encode()) == "delivered_tokens: 45 > output 44"
 
 
+def test_an_unknown_field_of_any_name_makes_a_detail_that_a_dead_letter_holds() -> None:
+    event = load("request.finished--stop")
+    event["data"]["x\n" * 50_000] = 1
+    detail = reason(json.dumps(event).encode())
+    assert len(detail) < 300
+    assert "\n" not in detail
+
+
 def test_a_long_value_is_cut_in_the_message() -> None:
     event = load("request.finished--stop")
     event["data"]["model"] = "x" * 100_000
