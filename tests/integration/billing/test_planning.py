@@ -20,8 +20,8 @@ from schemas.clock import FixedClock
 from schemas.errors import ConservationError, InvoiceHeldError, PeriodNotReadyError
 from schemas.prices import PriceBook
 from tests.support.billing_examples import OCTOBER, book_of, unit_price, usage
-from tests.support.published_usage import ledger as ledger_of
 from tests.support.published_usage import empty_ledger, publish_period, publish_run
+from tests.support.published_usage import ledger as ledger_of
 
 INPUT = "input_uncached_tokens"
 BOOK = read_price_book(
