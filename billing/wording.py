@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from schemas.billing import RatedLine, UnpricedUsage
-from schemas.money import format_price
+from schemas.money import format_minor, format_price
 from schemas.prices import Price, PriceStep, UnitPricing
 from schemas.units import NS_PER_HOUR, NS_PER_S
 
@@ -28,8 +28,14 @@ def quantity_text(quantity: int, meter: str) -> str:
     if meter not in _COUNTED_IN_NS:
         return f"{quantity:,}"
     whole, rest_ns = divmod(quantity, NS_PER_S)
-    decimals = f"{rest_ns:09d}".rstrip("0")
-    return f"{whole:,}.{decimals}" if decimals else f"{whole:,}"
+    return f"{whole:,}.{rest_ns:09d}" if rest_ns else f"{whole:,}"
+
+
+def money_text(amount_minor: int, currency: str) -> str:
+    """`1234567` in USD as `12,345.67`."""
+    whole, point, decimals = format_minor(amount_minor, currency).partition(".")
+    sign, digits = ("-", whole[1:]) if whole.startswith("-") else ("", whole)
+    return f"{sign}{int(digits):,}{point}{decimals}"
 
 
 def per_text(per: int, meter: str) -> str:
@@ -40,18 +46,24 @@ def per_text(per: int, meter: str) -> str:
 
 
 def price_text(price: Price) -> str:
-    """A price as a person reads it: `0.06`, or the steps of a graduated one."""
+    """A price as a person reads it: `0.90`, or the steps of a graduated one."""
     if isinstance(price.pricing, UnitPricing):
-        return format_price(price.pricing.unit_price_e12)
+        return _unit_price_text(price.pricing.unit_price_e12)
     steps = price.pricing.steps
     if len(steps) > _STEPS_SHOWN_MAX:
-        first, last = (format_price(step.unit_price_e12) for step in (steps[0], steps[-1]))
+        first, last = (_unit_price_text(step.unit_price_e12) for step in (steps[0], steps[-1]))
         return f"{len(steps)} steps from {first} to {last}"
     return ", ".join(_step_text(step, price.meter) for step in steps)
 
 
+def _unit_price_text(unit_price_e12: int) -> str:
+    """With at least two decimals, as prices are written, and as many more as it has."""
+    whole, _, decimals = format_price(unit_price_e12).partition(".")
+    return f"{int(whole):,}.{decimals:0<2}"
+
+
 def _step_text(step: PriceStep, meter: str) -> str:
-    unit_price = format_price(step.unit_price_e12)
+    unit_price = _unit_price_text(step.unit_price_e12)
     if step.up_to is None:
         return f"{unit_price} beyond"
     return f"{unit_price} up to {quantity_text(step.up_to, meter)}"
