@@ -24,6 +24,7 @@ COMMAND_MODULES = (
     "rentroll.migrate_commands",
     "rentroll.simulate_commands",
     "rentroll.stream_commands",
+    "rentroll.close_commands",
     "rentroll.billing_commands",
     "rentroll.demo_command",
 )

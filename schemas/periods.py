@@ -10,6 +10,7 @@ from schemas.units import MS_PER_S
 
 HOUR = timedelta(hours=1)
 _MONTH = re.compile(r"(19[7-9][0-9]|2[0-9]{3})-(0[1-9]|1[0-2])")
+_HOUR = re.compile(r"(19[7-9][0-9]|2[0-9]{3})-[0-9]{2}-[0-9]{2}T[0-9]{2}")
 _DECEMBER = 12
 
 
@@ -45,6 +46,21 @@ def parse_period(name: str) -> Period:
     start = datetime(year, month, 1, tzinfo=UTC)
     following = (year + 1, 1) if month == _DECEMBER else (year, month + 1)
     return Period(start, datetime(*following, 1, tzinfo=UTC), name)
+
+
+def parse_hour(name: str) -> Period:
+    """The one UTC hour that `2026-10-01T00` names, as a period.
+
+    Raises:
+        ContractError: If the name is no such hour.
+    """
+    if _HOUR.fullmatch(name):
+        try:
+            start = datetime.fromisoformat(f"{name}:00:00+00:00")
+        except ValueError as error:
+            raise ContractError(f"no such hour: {name!r} ({error})") from error
+        return Period(start, start + HOUR, name)
+    raise ContractError(f"an hour looks like 2026-10-01T00, not {name!r}")
 
 
 def period_of(instant: datetime) -> Period:

@@ -137,34 +137,49 @@ def close_hours(
         ConservationError: If a count differs between two readings; nothing of that hour is shown.
         ContractError: If a decision in the store cannot be read.
     """
-    now_ms = clock.now_ns() // NS_PER_MS
-    settings = settings or StreamSettings()
+    run = _prepare(
+        client, store, period, clock=clock, settings=settings or StreamSettings(), progress=progress
+    )
+    _decide(run, hour_range(period))
+    return Closing(
+        hours=[run.verdicts[hour] for hour in sorted(run.verdicts)],
+        sources=run.sources,
+        offsets=run.ledger.offsets.named(),
+        decisions_position=run.decisions.position,
+    )
+
+
+def _prepare(
+    client: Client,
+    store: Engine,
+    period: Period,
+    *,
+    clock: Clock,
+    settings: StreamSettings,
+    progress: Progress,
+) -> _Close:
+    """Fix the offset vector first; everything that is read later is read below it."""
+    ledger = Ledger(client, read_offsets(client), settings)
     hours = hour_range(period)
+    total = (hours.end_ms - hours.first_ms) // MS_PER_HOUR
     decisions = read_decisions(
         (one.position, one.kind, one.subject) for one in decisions_after(store, 0)
     )
-    ledger = Ledger(client, read_offsets(client), settings)
-    total = (hours.end_ms - hours.first_ms) // MS_PER_HOUR
     sources = read_sources(ledger, store, decisions, hours)
     progress("sources", 0, total)
-    run = _Close(
+    books = read_books(ledger, sources, decisions, hours)
+    progress("counted", 0, total)
+    now_ms = clock.now_ns() // NS_PER_MS
+    return _Close(
         ledger=ledger,
         store=store,
         decisions=decisions,
         patience=Patience(now_ms, settings.close_grace_s * MS_PER_S, settings.close_max_reasons),
         sources=sources,
-        books=read_books(ledger, sources, decisions, hours),
+        books=books,
         in_force=_in_force(store, period),
         progress=progress,
         total=total,
-    )
-    run.told("counted")
-    _decide(run, hours)
-    return Closing(
-        hours=[run.verdicts[hour] for hour in sorted(run.verdicts)],
-        sources=sources,
-        offsets=ledger.offsets.named(),
-        decisions_position=decisions.position,
     )
 
 
@@ -276,3 +291,18 @@ def _record(run: _Close, hours: Sequence[int]) -> None:
             for hour in hours
         ],
     )
+
+
+def prove_sources(
+    client: Client, store: Engine, period: Period, settings: StreamSettings | None = None
+) -> list[SourceState]:
+    """What is proven of every source that matters to `period`; looks only, decides nothing.
+
+    Raises:
+        ContractError: If a decision in the store cannot be read.
+    """
+    ledger = Ledger(client, read_offsets(client), settings or StreamSettings())
+    decisions = read_decisions(
+        (one.position, one.kind, one.subject) for one in decisions_after(store, 0)
+    )
+    return read_sources(ledger, store, decisions, hour_range(period))

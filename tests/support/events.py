@@ -40,13 +40,9 @@ class Record:
         return content_hash(self.value)
 
 
-def request_data(**changes: Any) -> dict[str, Any]:
-    """Data of a valid `request.finished` with one part (engine and ordinal are the caller's)."""
-    gpu_ns = changes.pop("gpu_ns", 40_000_000)
-    generated = changes.pop("generated_tokens", 20)
-    engine = changes.pop("engine", derived_uuid("engine", "1"))
-    ordinal = changes.pop("ordinal", 1)
-    part = {
+def part_data(engine: str, ordinal: int, gpu_ns: int, generated: int = 20) -> dict[str, Any]:
+    """What one engine request did, by its law."""
+    return {
         "engine": engine,
         "ordinal": ordinal,
         "gpu_ns": gpu_ns,
@@ -57,6 +53,14 @@ def request_data(**changes: Any) -> dict[str, Any]:
         "drafts_rejected_tokens": 0,
         "discarded_tokens": 0,
     }
+
+
+def request_data(**changes: Any) -> dict[str, Any]:
+    """Data of a valid `request.finished` with one part (engine and ordinal are the caller's)."""
+    gpu_ns = changes.pop("gpu_ns", 40_000_000)
+    generated = changes.pop("generated_tokens", 20)
+    engine = changes.pop("engine", derived_uuid("engine", "1"))
+    part = part_data(engine, changes.pop("ordinal", 1), gpu_ns, generated)
     return {
         "project": "search",
         "api_key": "key-1",
@@ -142,7 +146,7 @@ class HostScript:
         self._ordinal += 1
         self._attributed_ns += gpu_ns
         asked = request.event.data  # type: ignore[attr-defined]
-        part = request_data(engine=self.engine, ordinal=self._ordinal, gpu_ns=gpu_ns)["parts"][0]
+        part = part_data(self.engine, self._ordinal, gpu_ns)
         at_ms = int(request.event.id[:8] + request.event.id[9:13], 16)
         data = part | {
             "request": request.event.id,
