@@ -57,8 +57,9 @@ class StandIn:
 
     def exchanges(self, method: str = "", path: str = "") -> list[dict[str, Any]]:
         """Requests served since its start, with their answers, filtered by method and path."""
-        found: list[dict[str, Any]] = self._control("GET", "exchanges")["exchanges"]
-        return [one for one in found if method in one["method"] and path in one["path"]]
+        query = urllib.parse.urlencode({"path": path})
+        found: list[dict[str, Any]] = self._control("GET", f"exchanges?{query}")["exchanges"]
+        return [one for one in found if method in one["method"]]
 
     def _control(self, method: str, name: str, form: dict[str, Any] | None = None) -> Any:
         body = urllib.parse.urlencode(form or {}).encode()
