@@ -20,7 +20,7 @@ from billing.issuer_bodies import (
     same_charge,
 )
 from billing.issuer_protocol import Found, Hook, Write, Writer, no_hook
-from billing.journal import customer_job
+from billing.journal import customer_job, last_call
 from billing.stripe_gateway import StripeGateway
 from billing.stripe_objects import Json, StripeInvoice, Written
 from infra.store.tables import invoices, tenants
@@ -263,7 +263,7 @@ class Issuer:
             Write(
                 job=customer_job(tenant),
                 subject=("customer", tenant),
-                step="create",
+                step="customer",
                 body=customer_body(tenant, row.name, row.email),
                 send=self._gateway.create_customer,
                 look=look,
@@ -277,11 +277,13 @@ class Issuer:
         return made
 
     def _customers_of(self, tenant: str) -> list[str]:
-        """Customers that name this tenant; the account is listed once per run.
+        """Customers that name this tenant, at Stripe.
 
-        One that is made later in the run has a journal row, so its absence here does no harm.
+        Before a first send the account is listed once per run, for all tenants together. After a
+        doubtful send it is listed again: the customer may have been made since.
         """
-        if self._customers is None:
+        sent_before = last_call(self._store, customer_job(tenant), "customer") is not None
+        if self._customers is None or sent_before:
             listed: dict[str, list[str]] = {}
             for customer, metadata in self._gateway.customers():
                 listed.setdefault(metadata.get("tenant", ""), []).append(customer)

@@ -72,7 +72,8 @@ class Door(BaseHTTPRequestHandler):
         service = self.server.service
         if service.faults is None:
             return Answer(404, error_body("started without --faults"))
-        wanted = read_form(payload.decode())
+        name, _, query = name.partition("?")
+        wanted = read_form(query or payload.decode())
         if (self.command, name) == ("POST", "faults"):
             try:
                 service.faults.plant(wanted)
@@ -84,7 +85,10 @@ class Door(BaseHTTPRequestHandler):
             with self.server.state.transaction():
                 self.server.state.advance(int(wanted["advance_s"]))
         elif (self.command, name) == ("GET", "exchanges"):
-            return Answer(200, {"exchanges": service.exchanges})
+            part = str(wanted.get("path", ""))
+            return Answer(
+                200, {"exchanges": [one for one in service.exchanges if part in one["path"]]}
+            )
         else:
             return Answer(404, error_body(f"no such control: {name}"))
         return Answer(200, {})

@@ -69,8 +69,6 @@ class Service:
     def answer(self, request: Request) -> Answer | None:
         """The answer to a request; None where the connection must break."""
         fault = self.faults.take(request.method, request.path) if self.faults else None
-        if fault and fault.kind == "latency":
-            time.sleep(fault.latency_ms / MS_PER_S)
         if fault and fault.kind == "drop_before":
             return self._log(request, None, "drop_before")
         if fault and fault.kind == "error_before":
@@ -117,6 +115,9 @@ class Service:
                 self._in_use.discard(request.key)
 
     def _answer_keyed(self, request: Request, fault: Fault | None) -> Answer:
+        if fault and fault.kind == "latency":
+            # Here, not earlier: whoever comes meanwhile finds the key in use.
+            time.sleep(fault.latency_ms / MS_PER_S)
         if not _TEST_KEY.fullmatch(request.authorization):
             return Answer(401, error_body("Invalid API Key provided"))
         found = self._contract.operation(request.method, request.path)

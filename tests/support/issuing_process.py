@@ -9,13 +9,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
 
 from billing.invoice_run import InvoiceRun
-from billing.stripe_gateway import StripeGateway
+from billing.stripe_gateway import GatewayLimits, StripeGateway
 from infra.store.engine import open_store
 from schemas.clock import SystemClock
+from schemas.errors import StripeRetryError
 from schemas.units import NS_PER_S
 from tests.support.planned_invoices import PERIOD
 
@@ -82,7 +84,23 @@ def issue(store_url: str, base: str, die_at: int, later_s: int) -> None:
         os._exit(1)
 
 
+def warm_up() -> None:
+    """Import what the SDK and the database drivers import at their first use."""
+    import_module("psycopg")
+    nobody = StripeGateway(API_KEY, "http://127.0.0.1:9", limits=GatewayLimits(attempts=1))
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: list(nobody.customers()),
+        lambda: list(nobody.invoices()),
+        lambda: nobody.was_sent("in_1", 0),
+    )
+    for call in calls:
+        with suppress(StripeRetryError):
+            call()
+    nobody.close()
+
+
 def main() -> None:
+    warm_up()
     for line in sys.stdin:
         order = json.loads(line)
         child = os.fork()

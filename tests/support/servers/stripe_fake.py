@@ -15,12 +15,13 @@ from typing import Any
 class StandIn:
     """A running stand-in: its address, its faults, its clock, what it was asked."""
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
+    def __init__(self, folder: Path, *, faults: bool = True) -> None:
         self.folder = folder
-        self.base, self._process = self._start(port)
+        self._faults = ["--faults"] if faults else []
+        self.base, self._process = self._start(0)
 
     def _start(self, port: int) -> tuple[str, subprocess.Popen[str]]:
-        command = [sys.executable, "-m", "infra.stripe_fake", "--faults"]
+        command = [sys.executable, "-m", "infra.stripe_fake", *self._faults]
         command += ["--port", str(port), "--data", str(self.folder)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
@@ -57,8 +58,9 @@ class StandIn:
 
     def exchanges(self, method: str = "", path: str = "") -> list[dict[str, Any]]:
         """Requests served since its start, with their answers, filtered by method and path."""
-        found: list[dict[str, Any]] = self._control("GET", "exchanges")["exchanges"]
-        return [one for one in found if method in one["method"] and path in one["path"]]
+        query = urllib.parse.urlencode({"path": path})
+        found: list[dict[str, Any]] = self._control("GET", f"exchanges?{query}")["exchanges"]
+        return [one for one in found if method in one["method"]]
 
     def _control(self, method: str, name: str, form: dict[str, Any] | None = None) -> Any:
         body = urllib.parse.urlencode(form or {}).encode()
@@ -68,9 +70,9 @@ class StandIn:
 
 
 @contextmanager
-def stand_in(folder: Path) -> Iterator[StandIn]:
+def stand_in(folder: Path, *, faults: bool = True) -> Iterator[StandIn]:
     """A stand-in that keeps its state in `folder`."""
-    server = StandIn(folder)
+    server = StandIn(folder, faults=faults)
     try:
         yield server
     finally:
