@@ -1,5 +1,6 @@
 """Where the servers are; the only configuration of `infra`. Every name has the prefix RENTROLL_."""
 
+import os
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -31,3 +32,22 @@ class InfraSettings(BaseSettings):
     )
     kafka_heap_mb: int = Field(default=384, ge=256, le=65_536, description="local broker's heap")
     start_timeout_s: int = Field(default=60, ge=1, le=600, description="per server")
+    stack_restarts: int = Field(
+        default=5, ge=0, le=100, description="restarts of one member within ten minutes"
+    )
+
+    def as_environment(self) -> dict[str, str]:
+        """This process's environment with these settings in it, for a process that reads them."""
+        environment = inherited_environment()
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            environment.pop(f"RENTROLL_{name.upper()}", None)
+            if value is not None:
+                environment[f"RENTROLL_{name.upper()}"] = text
+        return environment
+
+
+def inherited_environment() -> dict[str, str]:
+    """The environment of this process: children need its PATH, HOME and proxies."""
+    return dict(os.environ)

@@ -13,18 +13,18 @@ import signal
 import socket
 import sys
 import threading
-import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit, urlunsplit
 from xml.sax.saxutils import escape
 
+from infra.addresses import answers_http
 from infra.local_server import LocalServer
 from infra.ports import LOOPBACK
 
-PING_TIMEOUT_S = 1.0
 CHECK_S = 0.1
 FIFO = "alive.fifo"
 OPEN_FILES = Path("/proc/self/fd")
@@ -82,7 +82,7 @@ class LocalClickHouse:
 
     def server(self, log: Path) -> LocalServer:
         """This server as a process that a stack or a test runs; `log` takes what it prints."""
-        command = (sys.executable, "-m", "infra.clickhouse.local", "--data", str(self.data))
+        command = (sys.executable, "-P", "-m", "infra.clickhouse.local", "--data", str(self.data))
         return LocalServer(
             name="clickhouse",
             address=self.url,
@@ -177,13 +177,9 @@ def _hang_up_one(descriptor: int, port: int) -> None:
             ours.shutdown(socket.SHUT_RDWR)
 
 
-def answers_ping(url: str, timeout_s: float = PING_TIMEOUT_S) -> bool:
-    """Whether a ClickHouse answers at `http[s]://host:port`."""
-    try:
-        with urllib.request.urlopen(f"{url}/ping", timeout=timeout_s) as answer:  # noqa: S310
-            return bool(answer.read(16) == b"Ok.\n")
-    except (OSError, ValueError):
-        return False
+def answers_ping(url: str) -> bool:
+    """Whether a ClickHouse answers at `http[s]://[user:password@]host:port[/database]`."""
+    return answers_http(urlunsplit(urlsplit(url)._replace(path="/ping", query="", fragment="")))
 
 
 def main() -> None:
