@@ -25,7 +25,9 @@ TOTAL_MINOR = 4229
 """Of one product: 30.86419725 + 0.5625000625 + 10.8641973 + 0 USD, rounded half up once."""
 
 
-def rated(tenant: str, meter: str, *, model: str = "llama-3.1-8b", billed: bool = True) -> RatedLine:
+def rated(
+    tenant: str, meter: str, *, model: str = "llama-3.1-8b", billed: bool = True
+) -> RatedLine:
     """One rated line with the quantities above."""
     quantity, price = QUANTITIES[meter]
     return RatedLine(
@@ -58,7 +60,9 @@ def make_invoice(
         for number in range(models)
         for meter in QUANTITIES
     ]
-    amounts = allocate_minor([one.amount() for one in lines], [one.key() for one in lines], currency)
+    amounts = allocate_minor(
+        [one.amount() for one in lines], [one.key() for one in lines], currency
+    )
     return Invoice(
         id=derived_hex("invoice", tenant, str(models), str(revision), currency),
         tenant=tenant,
@@ -67,7 +71,10 @@ def make_invoice(
         currency=currency,
         lines=tuple(
             InvoiceLine(
-                line_no=number, rated=one, description=f"{one.model} {one.meter}", amount_minor=minor
+                line_no=number,
+                rated=one,
+                description=f"{one.model} {one.meter}",
+                amount_minor=minor,
             )
             for number, (one, minor) in enumerate(zip(lines, amounts, strict=True), 1)
         ),
