@@ -2,10 +2,9 @@
 
 import hashlib
 import subprocess
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from infra import container_engine
 from infra.local_server import LocalServer
 from infra.ports import LOOPBACK
 from infra.settings import inherited_environment
@@ -18,7 +17,9 @@ SERVICES = ("kafka", "clickhouse", "store")
 LOG_LINES = "15"
 
 
-def choose_means(*, wanted: bool | None, kept: Means | None) -> Means:
+def choose_means(
+    *, wanted: bool | None, kept: Means | None, engine_answers: Callable[[], bool]
+) -> Means:
     """Containers or processes for the servers whose URL is not given.
 
     As the settings say, else as this stack did before, else by whether an engine answers. A stack
@@ -29,7 +30,7 @@ def choose_means(*, wanted: bool | None, kept: Means | None) -> Means:
     """
     if wanted is False or (wanted is None and kept == "process"):
         return "process"
-    if container_engine.compose_answers():
+    if engine_answers():
         return "compose"
     if wanted:
         raise ServerStartError(

@@ -53,6 +53,10 @@ class StartedStack:
         down(self.settings)
         with suppress(subprocess.TimeoutExpired):
             self.keeper.wait(KILL_TIMEOUT_S)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close the pipe to the keeper: one that lives stops, unless it is detached."""
         if self.keeper.stdin is not None:
             self.keeper.stdin.close()
 
@@ -84,8 +88,12 @@ def start(
         # Ctrl-C while it starts must not leave a detached keeper either.
         if stack.keeper.poll() is None:
             stack.stop()
+        stack.let_go()
         raise
-    return None if stack.keeper.poll() == ALREADY_RUNS else stack
+    if stack.keeper.poll() == ALREADY_RUNS:
+        stack.let_go()
+        return None
+    return stack
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
+from infra import container_engine
 from infra.local_server import launch, stop, why_not_started
 from infra.ports import is_free
 from infra.process_mark import mark
@@ -78,7 +79,11 @@ class Keeper:
         self._home = settings.home.resolve()
         self._stopping = stopping
         past = read_state(self._home)
-        means = compose.choose_means(wanted=settings.compose, kept=past.means)
+        means = compose.choose_means(
+            wanted=settings.compose,
+            kept=past.means,
+            engine_answers=container_engine.compose_answers,
+        )
         self._needs = port_names(settings, means)
         names = tuple(name for own in self._needs.values() for name in own)
         self._plan = Plan(settings, means, keep_or_choose(self._home, past.ports, names))
