@@ -11,9 +11,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 PR_SET_PDEATHSIG = 1
 PARENT_CHECK_S = 0.5
+
+
+def guarded(command: Sequence[str]) -> list[str]:
+    """The command so that it dies with this process, or on Linux with the thread that starts it."""
+    return [sys.executable, "-E", "-S", "-P", __file__, str(os.getpid()), *command]
 
 
 def die_with_parent(parent_pid: int) -> None:

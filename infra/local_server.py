@@ -1,15 +1,14 @@
 """A server as a local process: how it is launched, known to be ready, and stopped."""
 
-import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra import guard
+from infra.guard import guarded
+from infra.settings import inherited_environment
 from schemas.errors import ServerStartError
 
 POLL_S = 0.05
@@ -21,7 +20,8 @@ class LocalServer:
     """What it takes to run one server as a process of ours.
 
     `log` receives everything the process prints; `own_log` is the file that the server writes
-    itself, where it has one. `probe` answers whether the server serves, at once.
+    itself, where it has one. `probe` answers at once whether the server serves. `environment` is
+    added to this process's own.
     """
 
     name: str
@@ -30,20 +30,27 @@ class LocalServer:
     log: Path
     probe: Callable[[], bool]
     own_log: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def launch(server: LocalServer) -> subprocess.Popen[bytes]:
     """Start the process; it is killed when this process dies. Call it from the main thread.
 
     Linux ties the child to the *thread* that started it: from a pool it would die too early.
+    The logs of the run before move aside, so that a failure shows lines of its own run only.
     """
     server.log.parent.mkdir(parents=True, exist_ok=True)
-    with server.log.open("wb") as log:
+    for log in (server.log, server.own_log):
+        if log is not None and log.exists():
+            log.replace(log.with_name(f"{log.name}.previous"))
+    with server.log.open("wb") as printed:
         return subprocess.Popen(  # noqa: S603 - our own command, no shell
-            [sys.executable, "-E", "-S", guard.__file__, str(os.getpid()), *server.command],
+            guarded(server.command),
+            env={**inherited_environment(), **server.environment},
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=printed,
             stderr=subprocess.STDOUT,
+            # Ctrl-C in a terminal goes to the whole group: only the keeper may act on it.
             start_new_session=True,
         )
 
@@ -80,9 +87,12 @@ def stop(process: subprocess.Popen[bytes], grace_s: float = 15) -> None:
 
 def why_not_started(server: LocalServer, what: str) -> str:
     """The message of a server that failed: what happened, and its last log lines."""
-    lines = last_lines(server.log) or (last_lines(server.own_log) if server.own_log else [])
-    shown = "\n".join(f"  {line}" for line in lines) or "  (it wrote no log)"
-    return f"{server.name} at {server.address} {what}; {server.log} ends with:\n{shown}"
+    message = f"{server.name} at {server.address} {what}"
+    logs = [(log, last_lines(log)) for log in (server.log, server.own_log) if log is not None]
+    for log, lines in logs:
+        if lines:
+            message += f"\n{log} ends with:\n" + "\n".join(f"  {line}" for line in lines)
+    return message if any(lines for _, lines in logs) else f"{message}; it wrote no log"
 
 
 def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:

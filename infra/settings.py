@@ -32,15 +32,22 @@ class InfraSettings(BaseSettings):
     )
     kafka_heap_mb: int = Field(default=384, ge=256, le=65_536, description="local broker's heap")
     start_timeout_s: int = Field(default=60, ge=1, le=600, description="per server")
+    stack_restarts: int = Field(
+        default=5, ge=0, le=100, description="restarts of one member within ten minutes"
+    )
+
+    def as_environment(self) -> dict[str, str]:
+        """This process's environment with these settings in it, for a process that reads them."""
+        environment = inherited_environment()
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            environment.pop(f"RENTROLL_{name.upper()}", None)
+            if value is not None:
+                environment[f"RENTROLL_{name.upper()}"] = text
+        return environment
 
 
-def child_environment(settings: InfraSettings) -> dict[str, str]:
-    """The environment of a process that is to see the same servers and the same folder."""
-    given = {
-        "RENTROLL_HOME": str(settings.home),
-        "RENTROLL_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
-        "RENTROLL_CLICKHOUSE_URL": settings.clickhouse_url,
-        "RENTROLL_STORE_URL": settings.store_url,
-        "RENTROLL_CLICKHOUSE_DATABASE": settings.clickhouse_database,
-    }
-    return os.environ | {name: value for name, value in given.items() if value is not None}
+def inherited_environment() -> dict[str, str]:
+    """The environment of this process: children need its PATH, HOME and proxies."""
+    return dict(os.environ)

@@ -30,7 +30,7 @@ from billing.settings import BillingSettings
 from billing.stripe_gateway import StripeGateway
 from infra.clickhouse.client import Client, connect
 from infra.endpoints import Endpoints
-from infra.settings import InfraSettings, child_environment
+from infra.settings import InfraSettings
 from infra.store.engine import open_store
 from rentroll.demo_progress import Progress
 from rentroll.report import RunReport, StageTotals
@@ -215,7 +215,7 @@ def run_worker(settings: InfraSettings, ledger: Client, events: int, progress: P
     command = [sys.executable, "-m", "rentroll", "worker", "--until-idle", str(INGEST_IDLE_S)]
     with log.open("ab") as sink:
         worker = subprocess.Popen(  # noqa: S603 - our own command
-            command, stdout=sink, stderr=sink, env=child_environment(settings)
+            command, stdout=sink, stderr=sink, env=settings.as_environment()
         )
     try:
         while worker.poll() is None:

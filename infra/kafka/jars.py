@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from infra.guard import guarded
 from schemas.errors import ServerStartError
 
 POM = Path(__file__).with_name("pom.xml")
@@ -102,7 +103,11 @@ def _run_maven(maven: str, folder: Path) -> None:
     command += ["-DincludeScope=runtime", f"-DoutputDirectory={folder}"]
     try:
         done = subprocess.run(  # noqa: S603 - a path that `which` found
-            command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False
+            guarded(command),
+            capture_output=True,
+            text=True,
+            timeout=DOWNLOAD_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired as late:
         raise ServerStartError(

@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.guard import guarded
 from infra.kafka.jars import default_cache, fetch_jars, find_java
 from infra.kafka.probe import cluster_of
 from infra.local_server import LocalServer
@@ -118,7 +119,7 @@ class LocalKafka:
 
     def server(self, log: Path) -> LocalServer:
         """This broker as a process that a stack or a test runs; `log` takes what it prints."""
-        command = [sys.executable, "-m", "infra.kafka.local", "--data", str(self.data)]
+        command = [sys.executable, "-P", "-m", "infra.kafka.local", "--data", str(self.data)]
         command += ["--port", str(self.port), "--controller-port", str(self.controller_port)]
         command += ["--heap-mb", str(self.heap_mb)]
         if self.jars is not None:
@@ -152,7 +153,7 @@ class LocalKafka:
         if not (self.log_dir / FORMATTED).exists():
             arguments = ("format", "--standalone", "-t", self.cluster_id, "-c", str(properties))
             command = self.java_command(java, jars, STORAGE_TOOL, *arguments)
-            done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+            done = subprocess.run(guarded(command), capture_output=True, text=True, check=False)  # noqa: S603
             if done.returncode != 0:
                 raise ServerStartError(
                     f"Kafka cannot format {self.log_dir}: {done.stdout}{done.stderr}"

@@ -1,1 +1,1 @@
-"""The local stack: every server as a plain process, from its URL, or from Docker Compose."""
+"""The local stack: every server that is not given, kept alive by one process per folder."""

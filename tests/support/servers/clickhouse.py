@@ -25,9 +25,11 @@ def clickhouse() -> Iterator[str]:
         with _in_a_container() as url:
             yield url
     else:
-        with tempfile.TemporaryDirectory(prefix="rentroll-clickhouse-") as folder:
-            with local_clickhouse(Path(folder)) as server:
-                yield server.url
+        with (
+            tempfile.TemporaryDirectory(prefix="rentroll-clickhouse-") as folder,
+            local_clickhouse(Path(folder)) as server,
+        ):
+            yield server.url
 
 
 @contextmanager

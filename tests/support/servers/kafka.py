@@ -25,9 +25,11 @@ def kafka() -> Iterator[str]:
         with _in_a_container() as bootstrap:
             yield bootstrap
     else:
-        with tempfile.TemporaryDirectory(prefix="rentroll-kafka-") as folder:
-            with local_kafka(Path(folder)) as broker:
-                yield f"127.0.0.1:{broker.port}"
+        with (
+            tempfile.TemporaryDirectory(prefix="rentroll-kafka-") as folder,
+            local_kafka(Path(folder)) as broker,
+        ):
+            yield f"127.0.0.1:{broker.port}"
 
 
 @contextmanager

@@ -68,20 +68,19 @@ def test_server_ends_when_its_standard_input_does(tmp_path: Path) -> None:
 
 
 def test_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
-    port = choose_port(str(tmp_path))
-    script = (
-        "import sys, os; from pathlib import Path; from infra.clickhouse.local import *\n"
-        "from infra.local_server import launch, wait_until_ready\n"
-        f"server = LocalClickHouse(Path({str(tmp_path)!r}), {port}).server(Path({str(tmp_path / 'log')!r}))\n"
-        "process = launch(server); wait_until_ready(server, process, 60)\n"
-        "print(process.pid, flush=True); os.kill(os.getpid(), 9)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=90
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    clickhouse = LocalClickHouse(tmp_path, choose_port(str(tmp_path)))
+    script = f"""
+import os
+from pathlib import Path
+from infra.clickhouse.local import LocalClickHouse
+from infra.local_server import launch, wait_until_ready
+server = LocalClickHouse(Path({str(tmp_path)!r}), {clickhouse.http_port}).server(Path("log"))
+wait_until_ready(server, launch(server), 60)
+os.kill(os.getpid(), 9)
+"""
+    starter = subprocess.run([sys.executable, "-c", script], check=False, cwd=tmp_path, timeout=90)
+    assert starter.returncode == -signal.SIGKILL
     # A new server gets the lock of the folder only once the old one is gone.
-    clickhouse = LocalClickHouse(tmp_path, port)
     server = clickhouse.server(log=tmp_path / "log")
     process = launch(server)
     try:
