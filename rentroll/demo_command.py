@@ -62,7 +62,7 @@ def demo(
     from rich.console import Console
 
     from infra.settings import InfraSettings
-    from infra.stack import running_stack
+    from infra.stack.control import running_stack
     from rentroll.demo import clear_folder, make_folder
     from rentroll.stack_views import StackProgress
 
@@ -93,7 +93,7 @@ def _inputs(
 ) -> "DemoInputs":
     from inference.simulate.run import SAMPLE_TRACE
 
-    from billing.settings import EXAMPLE_PRICE_BOOK
+    from billing.price_book_file import EXAMPLE_PRICE_BOOK
     from rentroll.demo import DemoInputs, billing_month
     from schemas.clock import SystemClock
 
@@ -107,7 +107,6 @@ def _inputs(
 
 def _refuse_a_second_demo(settings: "InfraSettings") -> None:
     from infra.stack.control import running_keeper
-
     from schemas.errors import ServerError
 
     if running_keeper(settings) is not None:

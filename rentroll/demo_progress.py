@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from rich.console import Console
@@ -23,16 +23,9 @@ class Progress(Protocol):
         """Say how much of what is done; a total of 0 is unknown."""
         ...
 
-    def stage(self, name: str) -> "StageContext":
+    def stage(self, name: str) -> AbstractContextManager[None]:
         """Everything within is one stage."""
         ...
-
-
-class StageContext(Protocol):
-    """A context manager without a value."""
-
-    def __enter__(self) -> None: ...
-    def __exit__(self, *_: object) -> bool | None: ...
 
 
 class ConsoleProgress:
