@@ -17,6 +17,8 @@ from schemas.periods import hour_text
 from schemas.prices import SELECTORS, Billing, Price, PriceBook
 from schemas.usage import METERS, OUTCOMES, TOKEN_METERS
 
+EXAMPLE_PRICE_BOOK = Path(__file__).parent / "examples" / "price_book_2026.yaml"
+
 
 @dataclass(frozen=True, slots=True)
 class BookFile:
