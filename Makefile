@@ -44,7 +44,7 @@ test: check ## Everything CI runs
 schemas: .venv/.runtime ## Generate JSON Schema and AsyncAPI from the contracts
 	@$(BIN)/python -m schemas.generate
 docs: .venv/.runtime ## Generate the settings tables of docs/settings.md
-	@$(BIN)/python -m rentroll.settings_reference > docs/settings.md
+	@$(BIN)/python -m rentroll.settings_reference > .settings.md.new && mv .settings.md.new docs/settings.md
 lock: .venv/bin/uv ## Pin every dependency again, with hashes
 	@VIRTUAL_ENV=.venv $(UV) compile -q --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 	@VIRTUAL_ENV=.venv $(UV) compile -q --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock

@@ -11,12 +11,13 @@ NOT_OURS = {
     *(".ruff_cache", ".import_linter_cache", "__pycache__", "dist", "build", "mutants", "htmlcov"),
 }
 """Folders that tools write into."""
+WRITTEN_BY_TOOLS = (".coverage", ".settings.md", "rentroll.egg-info")
 
 
 def files_below(folder: Path) -> Iterator[Path]:
     """Every file of the project below `folder`, in order."""
     for path in sorted(folder.iterdir()):
-        if path.name in NOT_OURS or path.name.endswith(".egg-info"):
+        if path.name in NOT_OURS or path.name.startswith(WRITTEN_BY_TOOLS):
             continue
         if path.is_dir() and not path.is_symlink():
             yield from files_below(path)
