@@ -1,5 +1,7 @@
 """`rentroll prices`, `rate` and `statement`: what usage costs, and what a tenant reads of it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -80,12 +82,13 @@ def import_prices(
     from schemas.units import NS_PER_MS
 
     book_file = read_price_book(file)
-    imported = import_book(
-        _store(_endpoints()),
-        book_file,
-        imported_by=imported_by or BillingSettings().operator,
-        now_ms=SystemClock().now_ns() // NS_PER_MS,
-    )
+    with _store(_endpoints()) as store:
+        imported = import_book(
+            store,
+            book_file,
+            imported_by=imported_by or BillingSettings().operator,
+            now_ms=SystemClock().now_ns() // NS_PER_MS,
+        )
     Console(highlight=False).print(
         f"{imported.name} is imported: {len(book_file.book.prices)} prices in"
         f" {book_file.book.currency}, hash {imported.sha256[:12]}",
@@ -104,7 +107,9 @@ def list_prices() -> None:
     from billing.price_books import list_books
     from rentroll.price_tables import books_table
 
-    Console().print(books_table(list_books(_store(_endpoints()))))
+    with _store(_endpoints()) as store:
+        books = list_books(store)
+    Console().print(books_table(books))
 
 
 @prices.command(name="show")
@@ -122,9 +127,9 @@ def show_prices(
     from billing.price_books import load_book
     from rentroll.price_tables import book_tables
 
-    console = Console()
-    for table in book_tables(load_book(_store(_endpoints()), name)):
-        console.print(table)
+    with _store(_endpoints()) as store:
+        book = load_book(store, name)
+    Console().print(*book_tables(book), sep="\n")
 
 
 def rate(
@@ -152,15 +157,15 @@ def rate(
 
     period = parse_period(period_name)
     endpoints = _endpoints()
-    store = _store(endpoints)
-    book = load_book(store, book_name)
-    if period_problems(store, period):
+    with _store(endpoints) as store:
+        book = load_book(store, book_name)
+        problems = period_problems(store, period)
+    if problems:
         Console(stderr=True).print(
             f"[yellow]{period.name} is not complete:[/] these figures may still change"
         )
-    unpriced = show_rating(
-        _ledger(endpoints), book, period, tenant=tenant, settings=BillingSettings()
-    )
+    with _ledger(endpoints) as ledger:
+        unpriced = show_rating(ledger, book, period, tenant=tenant, settings=BillingSettings())
     if unpriced:
         raise MissingPriceError(f"{unpriced} kinds of usage have no price in book {book.name}")
 
@@ -188,9 +193,9 @@ def statement(
     if form is Format.pdf and output is None and sys.stdout.isatty():
         raise typer.BadParameter("a PDF is not for a terminal; add --output FILE")
     endpoints = _endpoints()
-    source = load_statement(
-        _ledger(endpoints), _store(endpoints), tenant=tenant, period=parse_period(period_name)
-    )
+    period = parse_period(period_name)
+    with _ledger(endpoints) as ledger, _store(endpoints) as store:
+        source = load_statement(ledger, store, tenant=tenant, period=period)
     content = _set(view_of(source, BillingSettings()), form)
     if output is None:
         sys.stdout.buffer.write(content)
@@ -226,13 +231,23 @@ def _endpoints() -> "Endpoints":
     return resolve(InfraSettings())
 
 
-def _store(endpoints: "Endpoints") -> "Engine":
+@contextmanager
+def _store(endpoints: "Endpoints") -> Iterator["Engine"]:
     from infra.store.engine import open_store
 
-    return open_store(endpoints.store_url)
+    store = open_store(endpoints.store_url)
+    try:
+        yield store
+    finally:
+        store.dispose()
 
 
-def _ledger(endpoints: "Endpoints") -> "Client":
+@contextmanager
+def _ledger(endpoints: "Endpoints") -> Iterator["Client"]:
     from infra.clickhouse.client import connect
 
-    return connect(endpoints.clickhouse_url, endpoints.clickhouse_database)
+    client = connect(endpoints.clickhouse_url, endpoints.clickhouse_database)
+    try:
+        yield client
+    finally:
+        client.close()
