@@ -9,10 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from pydantic import ValidationError
-from yaml.nodes import Node
 
 from billing.price_list_file import Defaults, PlacedPrice, Tier, price_e12, product_prices
-from billing.yaml_source import Source
+from billing.yaml_source import Node, Source
 from schemas.periods import hour_text
 from schemas.prices import SELECTORS, Billing, Price, PriceBook
 from schemas.usage import METERS, OUTCOMES, TOKEN_METERS

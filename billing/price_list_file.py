@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
-from yaml.nodes import MappingNode, Node, ScalarNode
 
-from billing.yaml_source import Source
+from billing.yaml_source import MappingNode, Node, ScalarNode, Source
 from schemas.errors import MoneyError
 from schemas.money import PRICE_SCALE, format_price, parse_price
 from schemas.periods import hour_text

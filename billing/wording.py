@@ -1,6 +1,7 @@
 """How figures read on invoices and statements: meters, quantities, prices; exact, never rounded."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 from schemas.billing import RatedLine, UnpricedUsage
 from schemas.money import format_minor, format_price
@@ -36,6 +37,21 @@ def money_text(amount_minor: int, currency: str) -> str:
     whole, point, decimals = format_minor(amount_minor, currency).partition(".")
     sign, digits = ("-", whole[1:]) if whole.startswith("-") else ("", whole)
     return f"{sign}{int(digits):,}{point}{decimals}"
+
+
+def exact_text(amount: Fraction) -> str:
+    """An exact amount as a plain decimal; as a fraction where no decimal is exact."""
+    scale, rest = 0, amount.denominator
+    for factor in (10, 5, 2):
+        while rest % factor == 0:
+            rest //= factor
+            scale += 1
+    if rest != 1:
+        return f"{amount.numerator:,}/{amount.denominator:,}"
+    digits = f"{abs(amount.numerator) * 10**scale // amount.denominator:0{scale + 1}d}"
+    whole, decimals = digits[: len(digits) - scale], digits[len(digits) - scale :].rstrip("0")
+    sign = "-" if amount < 0 else ""
+    return f"{sign}{int(whole):,}.{decimals:0<2}"
 
 
 def per_text(per: int, meter: str) -> str:

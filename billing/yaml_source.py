@@ -14,6 +14,8 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from schemas.errors import PriceBookError
 
+__all__ = ["MappingNode", "Node", "ScalarNode", "Source"]
+
 FILE_BYTES_MAX = 8 * 1024 * 1024
 DEPTH_MAX = 16
 _TAG = "tag:yaml.org,2002:"
