@@ -60,8 +60,8 @@ def closing_totals(closing: Closing) -> Text:
         f"{len(closing.hours) - held} of {len(closing.hours)} hours published:"
         f" {sum(one.events for one in closing.hours):,} events, {tokens:,} tokens,"
         f" {sum(one.gpu_ns for one in closing.hours):,} GPU ns;"
-        f" lost {closing.lost()}, copies collapsed {closing.copies()},"
-        f" unsigned and excluded {closing.excluded()}"
+        f" lost {closing.lost()}, declared lost by their source {closing.lost_requests()},"
+        f" copies collapsed {closing.copies()}, unsigned and excluded {closing.excluded()}"
     )
     if held:
         text.append(f"; {held} held", style="bold red")
@@ -74,6 +74,7 @@ def closing_report(closing: Closing, period: Period) -> dict[str, Any]:
         "period": period.name,
         "held_hours": len(closing.held()),
         "lost": closing.lost(),
+        "lost_requests": closing.lost_requests(),
         "copies": closing.copies(),
         "excluded": closing.excluded(),
         "offsets": closing.offsets,
@@ -103,7 +104,7 @@ def sources_table(sources: Sequence[SourceState], period: Period) -> Table:
     table = Table(title=f"Sources of {period.name}", title_justify="left", show_lines=True)
     table.add_column("Source, host")
     table.add_column("Opened, closed or watermark", no_wrap=True)
-    for heading in ("Seen of expected", "Holes", "Ranges proven", "Unsigned"):
+    for heading in ("Seen of", "Holes", "Ranges", "Un-signed", "Lost"):
         table.add_column(heading, justify="right")
     for one in sources:
         found = one.findings
@@ -115,6 +116,7 @@ def sources_table(sources: Sequence[SourceState], period: Period) -> Table:
             f"{found.lost:,}",
             f"{found.ranges_proven:,}",
             f"{one.unsigned_ranges:,}",
+            f"{one.lost_requests():,}",
             style="red" if one.problems or one.opened_ms is None else "",
         )
     return table

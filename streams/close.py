@@ -82,6 +82,10 @@ class Closing:
         """Sequences that are nowhere and that nobody declared lost."""
         return sum(source.findings.lost for source in self.sources)
 
+    def lost_requests(self) -> int:
+        """Requests that sources themselves declared lost (`usage.lost`); never billed."""
+        return sum(source.lost_requests() for source in self.sources)
+
     def copies(self) -> int:
         """Rows in the ledger beyond the first of each event; they were collapsed."""
         return sum(one.copies for one in self.hours)

@@ -79,7 +79,7 @@ class Publisher:
         offsets = offsets_text(self.ledger.offsets.named())
         runs = {
             hour: in_force[hour].header.run_id
-            if hour in in_force and in_force[hour].header.digest == one.digest
+            if hour in in_force and _still_holds(in_force[hour].header, one)
             else run_id(hour, offsets, one.digest, self.decisions_position)
             for hour, one in sums.items()
         }
@@ -177,3 +177,8 @@ class Publisher:
                 column_names=ROLLUP_RUNS.column_names(),
                 settings={"insert_deduplicate": 0},
             )
+
+
+def _still_holds(header: RunHeader, sums: HourSums) -> bool:
+    """Whether the run in force is the one that these events and today's rules would give."""
+    return header.digest == sums.digest and header.rules_version == RULES_VERSION

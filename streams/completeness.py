@@ -23,7 +23,8 @@ class SourceState:
 
     `opened_ms` is None where nothing of the source was seen at all. `final_sequence` is None
     until a validly signed `source.closed` is there. `watermarks` ascend in both figures; one per
-    hour that they pass is enough. `problems` ascend by sequence.
+    hour that they pass is enough. `problems` ascend by sequence. `lost_notices` are the sequence
+    and the number of requests of each `usage.lost`.
     """
 
     source: str
@@ -37,6 +38,15 @@ class SourceState:
     findings: RangeFindings = field(default_factory=RangeFindings)
     time_lines: dict[str, TimeLine] = field(default_factory=dict)
     unsigned_ranges: int = 0
+    lost_notices: list[tuple[int, int]] = field(default_factory=list)
+
+    def lost_requests(self) -> int:
+        """Requests that the source itself says it served and could not record."""
+        return sum(
+            requests
+            for sequence, requests in self.lost_notices
+            if any(first <= sequence <= last for first, last in self.findings.spans)
+        )
 
     def expected(self) -> int:
         """How many sequences should be there: up to the final one, else up to the last seen."""

@@ -111,6 +111,9 @@ class RangeVerifier:
         self._hours.extend(records.hours)
         if self._sequences:
             self._settle_until(self._sequences[-1] - 1)
+        if self._next == len(self._segments):
+            # No range covers what is left: it is seen, never proven, and need not be kept.
+            self._count_seen(len(self._sequences))
 
     def finish(self) -> RangeFindings:
         """Settle what is left, and return what was found."""
@@ -150,7 +153,8 @@ class RangeVerifier:
     def _count_seen(self, until: int) -> None:
         """Count and let go of the records before index `until`."""
         if until:
-            self.findings.records_seen += len(set(self._sequences[:until]))
+            known = self._sequences[0] == self.findings.last_seen
+            self.findings.records_seen += len(set(self._sequences[:until])) - known
             self.findings.last_seen = self._sequences[until - 1]
             del self._sequences[:until]
             del self._hours[:until]

@@ -13,6 +13,7 @@ from schemas.control import SourceClosed, SourceClosedData, SourceOpened
 from schemas.fleet import SignedRange
 from schemas.ids import CONTENT_HASH_BYTES
 from schemas.topics import event_type
+from schemas.usage import UsageLostData
 from streams.completeness import SourceState, Watermark, crossing_watermarks
 from streams.completeness_decisions import Decisions
 from streams.completeness_engines import IntervalFacts, PartsSum, TimeLine, check_engine
@@ -118,6 +119,9 @@ def _jobs(ledger: Ledger, store: Engine, hours: HourRange) -> list[_Job]:
             job.state.opened_ms = time_ms if known is None else min(known, time_ms)
         elif kind == _CLOSED:
             _take_closing(job, sequence, time_ms, SourceClosedData.model_validate_json(body))
+        else:
+            lost = UsageLostData.model_validate_json(body)
+            job.state.lost_notices.append((sequence, lost.requests))
     unseen = [source for source, job in found.items() if job.state.opened_ms is None]
     if unseen:
         _take_first_seen(ledger, found, unseen)

@@ -1,5 +1,8 @@
 """SQL that reads sources, their records, intervals and parts for the completeness check."""
 
+from schemas.control import SourceClosed, SourceOpened
+from schemas.topics import event_type
+from schemas.usage import UsageLost
 from streams.rollup_sql import HourRange, Offsets, proven
 
 BATCH = "batch_source UUID, number UInt32"
@@ -10,6 +13,9 @@ REJECTED = "hash String"
 _MS = "toUnixTimestamp64Milli(event_time)"
 _OF_BATCH = "source IN (SELECT batch_source FROM batch)"
 
+_CONTROL_TYPES = ", ".join(
+    f"'{event_type(one)}'" for one in (SourceOpened, SourceClosed, UsageLost)
+)
 _EVENT_TABLES = ("usage_events", "engine_parts", "engine_intervals", "fleet_events")
 
 OFFSETS = (
@@ -26,7 +32,7 @@ CONTROL_ROWS = f"""
 SELECT toString(source), sequence, toString(type), {_MS}, data
 FROM fleet_events FINAL
 PREWHERE {{offsets}}
-WHERE type IN ('io.rentroll.source.opened.v1', 'io.rentroll.source.closed.v1') AND {_OF_BATCH}
+WHERE type IN ({_CONTROL_TYPES}) AND {_OF_BATCH}
 """
 
 FIRST_SEEN = (

@@ -240,6 +240,20 @@ def test_dead_lettered_record_counts_as_seen(books: Books) -> None:
     assert first(closing).events == 4
 
 
+def test_usage_that_a_source_declares_lost_is_shown_and_holds_nothing(books: Books) -> None:
+    host = HostScript("a")
+    host.lost(OCTOBER_MS + MINUTE_MS, requests=7)
+    host.interval(OCTOBER_MS + 2 * MINUTE_MS)
+    host.closed(OCTOBER_MS + 2 * MINUTE_MS)
+    books.register(host)
+    books.writer.write(host.records)
+
+    closing = books.close(hours=1)
+
+    assert states(closing) == ["published"]
+    assert closing.lost_requests() == 7
+
+
 def test_part_from_another_host_adds_its_gpu_time_to_its_request(books: Books) -> None:
     door, engine = HostScript("door"), HostScript("engine", host="host-2")
     request = door.request(OCTOBER_MS + MINUTE_MS)
