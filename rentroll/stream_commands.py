@@ -22,6 +22,7 @@ def worker(
             help="Stop when everything is in the ledger and nothing has come for so long.",
         ),
     ] = None,
+    *,
     progress: Annotated[
         bool, typer.Option("--progress", help="Show a progress bar instead of log lines.")
     ] = False,

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import faust
 
@@ -59,7 +60,7 @@ def make_app(settings: StreamSettings, kafka_bootstrap: str, folder: Path) -> fa
         producer_acks=-1,
         producer_compression_type="lz4",
         producer_max_request_size=DEAD_LETTERS.max_message_bytes,
-        stream_buffer_maxsize=settings.ingest_buffered_fetches,
+        stream_buffer_maxsize=settings.ingest_buffered_batches,
     )
     install(app, grouped=settings.ingest_grouped)
     return app
@@ -133,9 +134,9 @@ class IngestWorker:
             raise IngestError(f"ingest stopped with status {code}; the log says why")
 
     def _subscribe(self, topic: Topic) -> None:
-        source = batch_topic(self._app, topic.name, self._settings.ingest_buffered_fetches)
+        source = batch_topic(self._app, topic.name, self._settings.ingest_buffered_batches)
 
-        async def ingest(stream: faust.StreamT[object]) -> None:
+        async def ingest(stream: Any) -> None:
             async for event in stream.noack().events():
                 await self._sink.take(event.value, event.message.generation_id)
 

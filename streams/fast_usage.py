@@ -55,8 +55,8 @@ def _struct(contract: type[Contract], **nested: Any) -> type[msgspec.Struct]:
     return msgspec.defstruct(contract.__name__, fields, forbid_unknown_fields=True, gc=False)
 
 
-def _rules(contract: type[Contract]) -> dict[str, Text | Whole]:
-    """Limits of the contract's text and integer fields, from its own JSON Schema."""
+def _rules(contract: type[Contract]) -> dict[str, Any]:
+    """`Text` or `Whole` per text and integer field of the contract, from its JSON Schema."""
     rules: dict[str, Text | Whole] = {}
     for name, field in contract.model_json_schema()["properties"].items():
         if field.get("type") == "integer":
@@ -88,7 +88,7 @@ def parse(value: bytes | None) -> msgspec.Struct | None:
     if value is None or len(value) > VALUE_BYTES_MAX:
         return None
     try:
-        return _parse(value)  # type: ignore[no-any-return]
+        return _parse(value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -26,7 +26,8 @@ class Group:
     """
 
     def __init__(self, app: faust.App) -> None:
-        self._app = app
+        # Its consumer is that of our transport, which Faust's types do not know.
+        self._app: Any = app
 
     @property
     def generation(self) -> int:
@@ -78,7 +79,7 @@ class Group:
         """The value of one record that was read before; for the rare one that is refused late."""
         place = TopicPartition(topic, partition)
         reader = aiokafka.AIOKafkaConsumer(
-            bootstrap_servers=[url.netloc for url in self._app.conf.broker_consumer],
+            bootstrap_servers=[f"{url.host}:{url.port}" for url in self._app.conf.broker_consumer],
             enable_auto_commit=False,
         )
         try:

@@ -30,10 +30,10 @@ class StreamSettings(BaseSettings):
         le=2**26,
         description="of one fetch and partition, compressed; one record may exceed it",
     )
-    ingest_buffered_fetches: int = Field(
+    ingest_buffered_batches: int = Field(
         default=2, ge=2, le=64, description="fetches of one topic that wait to be decoded"
     )
-    ingest_inserts_in_flight: int = Field(
+    ingest_parallel_inserts: int = Field(
         default=2, ge=1, le=64, description="inserts that one worker has open at the same time"
     )
     ingest_retry_first_ms: int = Field(

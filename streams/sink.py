@@ -99,7 +99,7 @@ class Sink:
         self._opening = asyncio.Lock()
         self._moved = asyncio.Condition()
         self._decoder = ThreadPoolExecutor(1, "decode")
-        self._inserter = ThreadPoolExecutor(settings.ingest_inserts_in_flight, "insert")
+        self._inserter = ThreadPoolExecutor(settings.ingest_parallel_inserts, "insert")
 
     async def take(self, batch: RecordBatch, generation: int) -> None:
         """Accept a record batch; returns late while its partition has more than enough waiting.
