@@ -9,6 +9,55 @@ class StreamSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="RENTROLL_", frozen=True, extra="ignore")
 
+    ingest_group: str = Field(
+        default="rentroll-ingest-1",
+        min_length=1,
+        max_length=128,
+        description="consumer group; another name reads the whole log again",
+    )
+    ingest_rows: int = Field(
+        default=20_000, ge=1, le=200_000, description="records of one insert, about"
+    )
+    ingest_bytes: int = Field(
+        default=48 * 2**20, ge=2**20, le=2**30, description="record bytes of one insert, about"
+    )
+    ingest_linger_ms: int = Field(
+        default=500, ge=1, le=60_000, description="how long a record waits for others, at most"
+    )
+    ingest_fetch_bytes: int = Field(
+        default=2**20,
+        ge=2**16,
+        le=2**26,
+        description="of one fetch and partition, compressed; one record may exceed it",
+    )
+    ingest_buffered_batches: int = Field(
+        default=2, ge=2, le=64, description="fetches of one topic that wait to be decoded"
+    )
+    ingest_parallel_inserts: int = Field(
+        default=2, ge=1, le=64, description="inserts that one worker has open at the same time"
+    )
+    ingest_retry_first_ms: int = Field(
+        default=100, ge=1, le=60_000, description="wait before the first retry; doubles each time"
+    )
+    ingest_retry_last_ms: int = Field(
+        default=5_000, ge=1, le=600_000, description="longest wait between retries; they never end"
+    )
+    ingest_grace_s: int = Field(
+        default=20,
+        ge=1,
+        le=300,
+        description="how long an insert may finish when its partition is taken away",
+    )
+    ingest_session_timeout_s: int = Field(
+        default=45, ge=6, le=300, description="after which the group gives up a silent worker"
+    )
+    ingest_heartbeat_s: int = Field(default=3, ge=1, le=60, description="between signs of life")
+    ingest_grouped: bool = Field(
+        default=False, description="slower transport that needs fewer private names of aiokafka"
+    )
+    ingest_report_s: int = Field(
+        default=10, ge=1, le=3_600, description="between lines and files of statistics"
+    )
     close_grace_s: int = Field(
         default=86_400,
         ge=0,

@@ -16,7 +16,7 @@ IMPORTERS: dict[str, set[str]] = {
         "streams/rollup_sql.py",  # passes hashes to a query as an external table
     },
     "chdb": {"infra/clickhouse/local.py"},
-    "kafka": {"infra/kafka/*.py", "inference/*publish*.py"},
+    "kafka": {"infra/kafka/*.py", "inference/publisher.py"},
     "aiokafka": {
         "streams/batch_transport.py",  # Faust's driver, and the private names that we lean on
         "streams/group.py",  # the fenced commit
@@ -25,7 +25,9 @@ IMPORTERS: dict[str, set[str]] = {
     "faust": {"streams/app.py", "streams/batch_transport.py", "streams/group.py"},
     "mode": {"streams/app.py"},
     "vllm": {"inference/vllm*.py"},
-    "typst": {"billing/*pdf*.py"},
+    "typst": {"billing/statement_pdf.py"},
+    "jinja2": {"billing/statement_html.py"},
+    "yaml": {"billing/yaml_source.py", "inference/simulate/lined_yaml.py"},
     "cryptography": {"infra/signing.py"},
     "alembic": {"infra/store/*.py"},
 }

@@ -1,0 +1,285 @@
+"""The fast decoder against the reference: same verdict, same row, on anything hypothesis finds."""
+
+import json
+import re
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from schemas.decode import decode_event
+from schemas.errors import MalformedEventError
+from schemas.fields import Contract
+from schemas.generate import CONTRACTS
+from schemas.ids import content_hash
+from schemas.tables import USAGE_EVENTS
+from schemas.topics import EVENTS, TOPIC_OF_TYPE, USAGE
+from schemas.units import VALUE_BYTES_MAX
+from streams import fast_usage
+from streams.columns import arrow_schema, table_of_rows
+from streams.decode import decode
+from streams.rows import row_of
+from streams.vectors import Unsure
+from tests.support.events import OCTOBER_MS, HostScript
+from tests.support.examples import INVALID, VALID, contract_name, example_files, load
+
+EVENT_EXAMPLES = [
+    path.stem for path in example_files(VALID) if CONTRACTS[contract_name(path)] in EVENTS
+]
+REQUEST_EXAMPLES = [name for name in EVENT_EXAMPLES if name.startswith("request.finished")]
+PARTITION = 3
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2)
+    | st.integers(2**31 - 2, 2**31 + 2)
+    | st.integers(2**63 - 2, 2**64 + 2)
+    | st.integers(2**40 - 1, 2**40 + 1)
+    | st.floats()
+    | st.integers(0, 2**53).map(float)
+    | st.text(max_size=12)
+    | st.sampled_from(
+        ["", " ", "a\n", "\n", "acme\n", "ä", "\x7f", "\x00", "A" * 128, "A" * 129, "x" * 257]
+    )
+)
+JSON_VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def compact(event: Any) -> bytes:
+    return json.dumps(event, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def places_in(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value inside a JSON document."""
+    if isinstance(node, dict):
+        items: Any = node.items()
+    elif isinstance(node, list):
+        items = enumerate(node)
+    else:
+        return [path]
+    return [path, *(place for key, value in items for place in places_in(value, (*path, key)))]
+
+
+def at(document: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        document = document[key]
+    return document
+
+
+@st.composite
+def changed_values(draw: st.DrawFn) -> bytes:
+    """A valid request with one thing changed: a value, a key, or how it is written down."""
+    event = load(draw(st.sampled_from(REQUEST_EXAMPLES)))
+    place = draw(st.sampled_from([path for path in places_in(event) if path]))
+    parent, key = at(event, place[:-1]), place[-1]
+    how = draw(st.sampled_from(["replace", "drop", "add", "nudge", "as-float", "stretch"]))
+    old = parent[key]
+    if how == "replace":
+        parent[key] = draw(JSON_VALUES)
+    elif how == "drop":
+        del parent[key]
+    elif how == "add" and isinstance(parent, dict):
+        parent[draw(st.text(max_size=6))] = draw(JSON_VALUES)
+    elif how == "nudge" and type(old) is int:
+        parent[key] = old + draw(st.integers(-2, 2))
+    elif how == "as-float" and type(old) is int:
+        parent[key] = float(old)
+    elif isinstance(old, str):
+        parent[key] = draw(st.sampled_from([old + "\n", "\n" + old, old + " ", old.upper(), old[:-1]]))
+    return compact(event)
+
+
+@st.composite
+def rewritten_values(draw: st.DrawFn) -> bytes:
+    """A valid request whose *bytes* were changed: cut, spliced, doubled, written differently."""
+    event = load(draw(st.sampled_from(REQUEST_EXAMPLES)))
+    value = compact(event)
+    how = draw(st.integers(0, 5))
+    if how == 0:
+        at_byte = draw(st.integers(0, len(value) - 1))
+        return value[:at_byte] + draw(st.binary(max_size=3)) + value[at_byte + 1 :]
+    if how == 1:
+        return value + draw(st.sampled_from([b"x", b" ", b"\n", b"\x00", b"{}", value, b",", b"]"]))
+    if how == 2:
+        return json.dumps(event, indent=draw(st.integers(0, 2))).encode()
+    if how == 3:
+        member = draw(st.sampled_from(sorted(event["data"])))
+        again = compact({member: draw(JSON_VALUES)})[1:-1]
+        return value.replace(b'"data":{', b'"data":{' + again + b",")
+    if how == 4:
+        name = draw(st.sampled_from([b"gpus", b"id", b"outcome", b"stop", b"ordinal"]))
+        escaped = b"".join(b"\\u%04x" % byte for byte in name)
+        return value.replace(name, escaped, 1)
+    number = draw(st.sampled_from([b"1.0", b"1e2", b"-0", b"01", b"1.", b"+1", b"NaN", b"1E400"]))
+    return re.sub(rb'("gpus":)[0-9]+', rb"\g<1>" + number, value)
+
+
+def expected(value: bytes, topic: str, offset: int) -> dict[str, Any] | None:
+    """The row that the reference makes of a record, None where it refuses."""
+    try:
+        event = decode_event(value)
+    except MalformedEventError:
+        return None
+    if TOPIC_OF_TYPE[event.type].name != topic:
+        return None
+    _, row = row_of(event)
+    return row | {
+        "content_hash": content_hash(value),
+        "topic": topic,
+        "kafka_partition": PARTITION,
+        "kafka_offset": offset,
+    }
+
+
+def assert_same_verdict(values: list[bytes], topic: str = USAGE.name) -> None:
+    offsets = [10 + 3 * place for place in range(len(values))]
+    decoded = decode(topic, PARTITION, offsets, values)
+    refused = {one.offset: one for one in decoded.refused}
+    rows = {
+        row["kafka_offset"]: row for table in decoded.tables.values() for row in table.to_pylist()
+    }
+    assert len(rows) + len(refused) == len(values) == decoded.rows + len(refused)
+    for offset, value in zip(offsets, values, strict=True):
+        row = expected(value, topic, offset)
+        if row is None:
+            assert refused[offset].value == value
+            assert refused[offset].reason
+        else:
+            (table,) = (table for table in decoded.tables if offset in _offsets(decoded, table))
+            (plain,) = table_of_rows(table, [row]).to_pylist()
+            assert rows[offset] == plain
+
+
+def _offsets(decoded: Any, table: Any) -> list[int]:
+    return decoded.tables[table].column("kafka_offset").to_pylist()
+
+
+@given(values=st.lists(changed_values() | rewritten_values(), min_size=1, max_size=4))
+def test_a_changed_event_gets_the_verdict_of_the_reference(values: list[bytes]) -> None:
+    good = compact(load(REQUEST_EXAMPLES[0]))
+    assert_same_verdict([good, *values, good])
+
+
+@given(value=changed_values() | rewritten_values())
+def test_the_fast_way_never_takes_what_the_reference_refuses(value: bytes) -> None:
+    event = fast_usage.parse(value)
+    if event is None:
+        return
+    try:
+        columns = fast_usage.columns([event])
+    except Unsure:
+        return
+    row = expected(value, USAGE.name, 0)
+    assert row is not None, "the fast way took it"
+    for name, column in columns.items():
+        (kept,) = pa.array(column).to_pylist()
+        (plain,) = table_of_rows(USAGE_EVENTS, [row]).column(name).to_pylist()
+        assert kept == plain, name
+
+
+@given(value=st.binary(max_size=60) | JSON_VALUES.map(lambda value: json.dumps(value).encode()))
+@example(value=b"[" * 200_000)
+@example(value=b'{"type":' + b"[" * 100_000)
+@example(value=b"\xef\xbb\xbf{}")
+@example(value=b'{"type":"\\ud800"}')
+@example(value=b"")
+def test_noise_is_refused_on_every_topic(value: bytes) -> None:
+    for topic in ("usage.v1", "capacity.v1", "control.v1", "dlq.v1"):
+        decoded = decode(topic, 0, [7], [value])
+        assert decoded.rows == 0
+        assert [one.offset for one in decoded.refused] == [7]
+
+
+@pytest.mark.parametrize("name", EVENT_EXAMPLES)
+def test_every_valid_example_is_taken_on_its_topic_and_refused_on_others(name: str) -> None:
+    event = load(name)
+    topic = TOPIC_OF_TYPE[event["type"]].name
+    for other in ("usage.v1", "capacity.v1", "control.v1"):
+        assert_same_verdict([compact(event)], other)
+        decoded = decode(other, 0, [0], [compact(event)])
+        assert decoded.rows == (1 if other == topic else 0)
+        if other != topic:
+            assert [one.reason for one in decoded.refused] == ["event.wrong_topic"]
+
+
+@pytest.mark.parametrize("path", example_files(INVALID), ids=lambda path: path.stem)
+def test_every_invalid_example_is_refused(path: Any) -> None:
+    for topic in ("usage.v1", "capacity.v1", "control.v1", "dlq.v1"):
+        assert decode(topic, 0, [0], [path.read_bytes()]).rows == 0
+
+
+def test_the_fast_way_takes_every_valid_request() -> None:
+    """Otherwise the bench would measure the reference."""
+    for name in REQUEST_EXAMPLES:
+        event = fast_usage.parse(compact(load(name)))
+        assert event is not None, name
+        fast_usage.columns([event])
+
+
+def test_one_bad_record_among_a_thousand_costs_only_itself() -> None:
+    host = HostScript("crowd")
+    values = [host.request(OCTOBER_MS + place).value for place in range(1_000)]
+    values[500] = values[500].replace(b'"http_status":200', b'"http_status":200.0')
+    values[700] = b"nonsense"
+    decoded = decode(USAGE.name, 0, range(1_000), values)
+    assert decoded.rows == 998
+    assert [(one.offset, one.reason) for one in decoded.refused] == [
+        (500, "event.invalid"),
+        (700, "record.malformed"),
+    ]
+    assert decoded.refused[0].detail.startswith("data.http_status: ")
+    assert "200.0" in decoded.refused[0].detail
+
+
+def test_a_record_without_a_value_is_refused_and_says_so() -> None:
+    (refused,) = decode(USAGE.name, 0, [5], [None]).refused
+    assert (refused.reason, refused.offset, refused.value) == ("record.empty", 5, b"")
+
+
+def test_a_value_longer_than_an_event_may_be_is_refused() -> None:
+    value = compact(load(REQUEST_EXAMPLES[0]))
+    longest = value + b" " * (VALUE_BYTES_MAX - len(value))
+    assert decode(USAGE.name, 0, [1], [longest]).rows == 1
+    (refused,) = decode(USAGE.name, 0, [2], [longest + b" "]).refused
+    assert refused.reason == "record.malformed"
+
+
+def test_sums_that_would_wrap_are_not_taken_for_equal() -> None:
+    """Parts whose GPU time adds up to 2^64 + x would look like x in 64 bits."""
+    event = load(REQUEST_EXAMPLES[0])
+    part = event["data"]["parts"][0]
+    event["data"]["parts"] = [part | {"gpu_ns": 2**58} for _ in range(64)]
+    event["data"] |= {"gpu_ns": 0, "gpu_prefill_ns": 0, "gpu_recompute_ns": 0}
+    assert_same_verdict([compact(event)])
+    assert decode(USAGE.name, 0, [0], [compact(event)]).rows == 0
+
+
+@pytest.mark.parametrize("contract", fast_usage.LAWS)
+def test_the_contract_has_no_law_that_the_fast_way_does_not_know(contract: type[Contract]) -> None:
+    """A new validator must be written into streams/fast_usage.py, then named in its LAWS."""
+    laws = set(contract.__pydantic_decorators__.model_validators)
+    assert laws == fast_usage.LAWS[contract]
+    assert not contract.__pydantic_decorators__.field_validators
+    for name, field in contract.model_fields.items():
+        extra = {type(one).__name__ for one in field.metadata} - {
+            *("Ge", "Le", "MinLen", "MaxLen", "_PydanticGeneralMetadata"),
+        }
+        time = {"AfterValidator"} if "Timestamp" in str(field) or name in _TIMES else set()
+        assert extra <= time, f"{name} has a check that the fast way does not know: {extra}"
+
+
+_TIMES = {"time", "finished_at"}
+
+
+def test_every_column_of_the_table_is_filled() -> None:
+    decoded = decode(USAGE.name, 0, [0], [compact(load(REQUEST_EXAMPLES[0]))])
+    assert decoded.tables[USAGE_EVENTS].schema == arrow_schema(USAGE_EVENTS)
