@@ -4,11 +4,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from infra.guard import guarded
-from infra.settings import inherited_environment
 from schemas.errors import ServerStartError
 
 POLL_S = 0.05
@@ -21,7 +20,7 @@ class LocalServer:
 
     `log` receives everything the process prints; `own_log` is the file that the server writes
     itself, where it has one. `probe` answers at once whether the server serves. `environment` is
-    added to this process's own.
+    all that the process gets; None hands this process's own on.
     """
 
     name: str
@@ -30,7 +29,7 @@ class LocalServer:
     log: Path
     probe: Callable[[], bool]
     own_log: Path | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] | None = None
 
 
 def launch(server: LocalServer) -> subprocess.Popen[bytes]:
@@ -46,7 +45,7 @@ def launch(server: LocalServer) -> subprocess.Popen[bytes]:
     with server.log.open("wb") as printed:
         return subprocess.Popen(  # noqa: S603 - our own command, no shell
             guarded(server.command),
-            env={**inherited_environment(), **server.environment},
+            env=server.environment,
             stdin=subprocess.DEVNULL,
             stdout=printed,
             stderr=subprocess.STDOUT,

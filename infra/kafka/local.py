@@ -9,10 +9,12 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from infra.guard import guarded
+from infra.kafka.class_archive import archive_options
 from infra.kafka.jars import default_cache, fetch_jars, find_java
 from infra.kafka.probe import cluster_of
 from infra.local_server import LocalServer
@@ -21,6 +23,8 @@ from schemas.errors import RentrollError, ServerStartError
 
 MAIN, STORAGE_TOOL = "kafka.Kafka", "kafka.tools.StorageTool"
 FORMATTED = "meta.properties"
+SHORT_LIVED = ("-XX:TieredStopAtLevel=1",)
+"""For a program that ends before an optimising compiler pays."""
 
 LOGGING = """\
 Configuration:
@@ -99,22 +103,22 @@ class LocalKafka:
         }
         return "".join(f"{name}={value}\n" for name, value in settings.items())
 
-    def java_command(self, java: str, jars: Path, main: str, *arguments: str) -> list[str]:
+    def java_command(
+        self, java: str, jars: Path, options: Sequence[str], *program: str
+    ) -> list[str]:
         """A JVM that runs one of Kafka's programs and gives up at once when memory is short."""
         return [
             java,
+            *options,
             f"-Xmx{self.heap_mb}m",
             f"-Xms{min(self.heap_mb, 128)}m",
             "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1" if main == STORAGE_TOOL else "-XX:+TieredCompilation",
             "-XX:+ExitOnOutOfMemoryError",
-            "-Xshare:auto",
             "-Djava.awt.headless=true",
             f"-Dlog4j2.configurationFile={(self.data / 'log4j2.yaml').resolve()}",
             "-cp",
             f"{jars}/*",
-            main,
-            *arguments,
+            *program,
         ]
 
     def server(self, log: Path) -> LocalServer:
@@ -152,13 +156,14 @@ class LocalKafka:
         properties = self.write_files()
         if not (self.log_dir / FORMATTED).exists():
             arguments = ("format", "--standalone", "-t", self.cluster_id, "-c", str(properties))
-            command = self.java_command(java, jars, STORAGE_TOOL, *arguments)
+            command = self.java_command(java, jars, SHORT_LIVED, STORAGE_TOOL, *arguments)
             done = subprocess.run(guarded(command), capture_output=True, text=True, check=False)  # noqa: S603
             if done.returncode != 0:
                 raise ServerStartError(
                     f"Kafka cannot format {self.log_dir}: {done.stdout}{done.stderr}"
                 )
-        os.execv(java, self.java_command(java, jars, MAIN, str(properties)))  # noqa: S606
+        options = archive_options(java, jars)
+        os.execv(java, self.java_command(java, jars, options, MAIN, str(properties)))  # noqa: S606
 
 
 def main() -> None:

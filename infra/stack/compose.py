@@ -65,7 +65,7 @@ def bring_up(
         command=(*_command(home), "up", "--detach", *sorted(services)),
         log=home / "compose" / "printed.log",
         probe=lambda: False,
-        environment=_variables(ports, heap_mb),
+        environment={**inherited_environment(), **_variables(ports, heap_mb)},
     )
 
 

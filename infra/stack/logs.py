@@ -1,7 +1,7 @@
 """Reads the logs of a stack's members, and follows them."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -47,8 +47,7 @@ class _Followed:
         return self.path.exists() and self.path.stat().st_ino != self.inode
 
     def _open(self, *, at_end: bool) -> None:
-        if self.file is not None:
-            self.file.close()
+        self.close()
         self.file = self.path.open("rb")
         self.inode = self.path.stat().st_ino
         self.half_line = b""
@@ -59,6 +58,11 @@ class _Followed:
         """Skip what is there already."""
         if self.path.exists():
             self._open(at_end=True)
+
+    def close(self) -> None:
+        """Read no more."""
+        if self.file is not None:
+            self.file.close()
 
     def _read(self) -> list[LogLine]:
         if self.file is None:
@@ -81,7 +85,7 @@ def recent(settings: InfraSettings, member: str | None, count: int) -> list[LogL
     return found + _of_containers(settings, member)
 
 
-def follow(settings: InfraSettings, member: str | None) -> Iterator[LogLine]:
+def follow(settings: InfraSettings, member: str | None) -> Generator[LogLine, None, None]:
     """Lines as they are written, for ever; survives a restart of the member.
 
     Raises:
@@ -90,10 +94,14 @@ def follow(settings: InfraSettings, member: str | None) -> Iterator[LogLine]:
     followed = [_Followed(path.parent.name, path) for path in log_files(settings, member)]
     for one in followed:
         one.start_at_the_end()
-    while True:
+    try:
+        while True:
+            for one in followed:
+                yield from one.fresh_lines()
+            time.sleep(FOLLOW_POLL_S)
+    finally:
         for one in followed:
-            yield from one.fresh_lines()
-        time.sleep(FOLLOW_POLL_S)
+            one.close()
 
 
 def log_files(settings: InfraSettings, member: str | None) -> Sequence[Path]:
