@@ -3,29 +3,36 @@
 from rich.console import Console
 from rich.table import Table
 
-from rentroll.report import STAGE_TITLES, STAGES, RunReport
+from rentroll.report import STAGE_TITLES, STAGES, Row, RunReport
 from schemas.money import format_minor
 
 LISTED_MAX = 10
+TITLES = {
+    "events": "events",
+    "input_uncached_tokens": "input tok",
+    "input_cache_read_tokens": "cached tok",
+    "input_cache_write_tokens": "cache-write tok",
+    "output_text_tokens": "output tok",
+    "output_reasoning_tokens": "reasoning tok",
+    "gpu_ns": "GPU-ns",
+}
+HIDDEN_AT_ZERO = frozenset({"input_cache_write_tokens", "output_reasoning_tokens"})
+"""Kinds of tokens that few engines have: shown where any stage counted one."""
 
 
 def closing_table(report: RunReport) -> Table:
-    """Every quantity at every stage where it applies, with its difference."""
-    table = Table(title="every count, at every stage", title_justify="left", header_style="bold")
-    table.add_column("")
+    """A line per stage, a column per quantity, and the differences below; fits 80 columns."""
+    shown = [row for row in report.rows() if row.name not in HIDDEN_AT_ZERO or any(row.at.values())]
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("", no_wrap=True)
+    for row in shown:
+        title = (report.currency or "amount") if row.name == "amount_minor" else TITLES[row.name]
+        table.add_column(title, justify="right", no_wrap=True)
     for stage in STAGES:
-        table.add_column(STAGE_TITLES[stage], justify="right", no_wrap=True)
-    table.add_column("difference", justify="right", no_wrap=True)
-    for row in report.rows():
-        money = row.name == "amount_minor"
-        cells = [
-            _cell(row.at[stage], report.currency if money else "") if stage in row.at else "·"
-            for stage in STAGES
-        ]
-        difference = row.difference()
-        style = "green" if difference == 0 else "bold red"
-        name = f"amount, {report.currency}" if money and report.currency else row.name
-        table.add_row(name.replace("_", " "), *cells, f"[{style}]{_cell(difference, '')}[/]")
+        cells = (_cell(row, row.at.get(stage), report.currency) for row in shown)
+        table.add_row(STAGE_TITLES[stage], *cells)
+    table.add_section()
+    table.add_row("difference", *(_difference(row) for row in shown))
     return table
 
 
@@ -56,5 +63,13 @@ def _list(console: Console, title: str, items: tuple[str, ...]) -> None:
         console.print(f"  and {len(items) - LISTED_MAX} more")
 
 
-def _cell(amount: int, currency: str) -> str:
-    return format_minor(amount, currency) if currency else f"{amount:,}"
+def _cell(row: Row, amount: int | None, currency: str) -> str:
+    if amount is None:
+        return "·"
+    money = row.name == "amount_minor" and currency
+    return format_minor(amount, currency) if money else f"{amount:,}"
+
+
+def _difference(row: Row) -> str:
+    difference = row.difference()
+    return f"[{'green' if difference == 0 else 'bold red'}]{difference:,}[/]"
