@@ -14,11 +14,11 @@ class Pace:
         self,
         per_second: int,
         *,
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic_s: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._gap_s = 1 / per_second if per_second else 0.0
-        self._monotonic = monotonic
+        self._monotonic_s = monotonic_s
         self._sleep = sleep
         self._lock = threading.Lock()
         self._next_s = 0.0
@@ -26,7 +26,7 @@ class Pace:
     def wait(self) -> None:
         """Return when this call may go."""
         with self._lock:
-            now_s = self._monotonic()
+            now_s = self._monotonic_s()
             at_s = max(self._next_s, now_s)
             self._next_s = at_s + self._gap_s
         if at_s > now_s:
@@ -35,4 +35,4 @@ class Pace:
     def slow_down(self) -> None:
         """Let nobody go for a moment, after Stripe has answered 429."""
         with self._lock:
-            self._next_s = max(self._next_s, self._monotonic() + PAUSE_AFTER_REFUSAL_S)
+            self._next_s = max(self._next_s, self._monotonic_s() + PAUSE_AFTER_REFUSAL_S)

@@ -190,8 +190,10 @@ class StripeGateway:
         raise StripeRetryError(f"{endpoint}: {last}, {self._limits.attempts} times")
 
     def _back_off(self, attempt: int) -> None:
-        full = min(self._limits.backoff_most_s, self._limits.backoff_first_s * 2 ** (attempt - 1))
-        self._sleep(full * (0.5 + self._jitter.random() / 2))
+        full_s = self._limits.backoff_first_s * 2 ** (attempt - 1)
+        most_s = min(self._limits.backoff_most_s, full_s)
+        least_s = most_s / 2
+        self._sleep(self._jitter.uniform(least_s, most_s))
 
     def _pace_of(self, endpoint: str) -> Pace:
         with self._endpoints_lock:

@@ -26,6 +26,7 @@ COMMAND_MODULES = (
     "rentroll.stream_commands",
     "rentroll.close_commands",
     "rentroll.billing_commands",
+    "rentroll.invoice_commands",
     "rentroll.demo_command",
 )
 

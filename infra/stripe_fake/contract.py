@@ -179,10 +179,13 @@ class Contract:
             for name in schema.get("required", [])
             if name not in value
         )
+        others = schema.get("additionalProperties", not known)
         for name, one in value.items():
             if name in known:
                 self._check(known[name], one, f"{at}.{name}", out)
-            elif known and not schema.get("additionalProperties"):
+            elif isinstance(others, dict):
+                self._check(others, one, f"{at}.{name}", out)
+            elif not others:
                 out.append(Complaint(f"{at}.{name}", "not in Stripe's schema"))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from billing.stripe_gateway import StripeGateway
 from infra.store.engine import open_store
-from tests.support.issuing_process import API_KEY, IssuingProcess, issuing_process
+from tests.support.forked_runs import API_KEY, ForkedRuns, forked_runs
 from tests.support.one_invoice import assert_issued_once
 from tests.support.planned_invoices import make_invoice, plan
 from tests.support.servers.stripe_fake import StandIn, stand_in
@@ -22,8 +22,8 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def process() -> Iterator[IssuingProcess]:
-    with issuing_process() as started:
+def process() -> Iterator[ForkedRuns]:
+    with forked_runs() as started:
         yield started
 
 
@@ -37,7 +37,7 @@ def stripe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
 def test_killed_at_every_point_on_sqlite(
     tmp_path: Path,
     migrated_sqlite_file: Path,
-    process: IssuingProcess,
+    process: ForkedRuns,
     tmp_path_factory: pytest.TempPathFactory,
     gap_s: int,
 ) -> None:
@@ -51,14 +51,14 @@ def test_killed_at_every_point_on_sqlite(
 
 
 def test_killed_at_every_second_point_on_postgresql(
-    migrated_postgres_database: str, process: IssuingProcess, stripe: StandIn
+    migrated_postgres_database: str, process: ForkedRuns, stripe: StandIn
 ) -> None:
     for point in range(0, POINTS, 2):
         killed_and_recovered(process, stripe, migrated_postgres_database, point, 0, 0)
 
 
 def killed_and_recovered(
-    process: IssuingProcess, stripe: StandIn, url: str, point: int, gap_s: int, later_s: int
+    process: ForkedRuns, stripe: StandIn, url: str, point: int, gap_s: int, later_s: int
 ) -> int:
     store = open_store(url)
     gateway = StripeGateway(API_KEY, stripe.base)
@@ -79,7 +79,7 @@ def killed_and_recovered(
 
 
 def test_there_is_no_point_beyond_the_last(
-    tmp_path: Path, migrated_sqlite_file: Path, process: IssuingProcess, stripe: StandIn
+    tmp_path: Path, migrated_sqlite_file: Path, process: ForkedRuns, stripe: StandIn
 ) -> None:
     path = tmp_path / "store.db"
     shutil.copy(migrated_sqlite_file, path)
@@ -94,7 +94,7 @@ def test_there_is_no_point_beyond_the_last(
 def test_killed_twice_while_stripe_loses_answers(
     tmp_path: Path,
     migrated_sqlite_file: Path,
-    process: IssuingProcess,
+    process: ForkedRuns,
     stripe: StandIn,
     point: int,
 ) -> None:

@@ -194,15 +194,11 @@ def test_an_invoice_ends_paid_void_or_written_off(api: Any) -> None:
     assert api.invoices.void_invoice(void.id).status == "void"
     assert api.invoices.mark_uncollectible(lost.id).status == "uncollectible"
     assert api.invoices.pay(lost.id).status == "paid"
-    for refused in (
-        lambda: api.invoices.void_invoice(paid.id),
-        lambda: api.invoices.pay(paid.id),
-        lambda: api.invoices.finalize_invoice(paid.id),
-        lambda: api.invoices.delete(paid.id),
-        lambda: api.invoices.add_lines(paid.id, {"lines": [{"amount": 1}]}),
-    ):
+    for refused in ("void_invoice", "pay", "finalize_invoice", "delete"):
         with pytest.raises(stripe.InvalidRequestError):
-            refused()
+            getattr(api.invoices, refused)(paid.id)
+    with pytest.raises(stripe.InvalidRequestError, match="no longer editable"):
+        api.invoices.add_lines(paid.id, {"lines": [{"amount": 1}]})
 
 
 def test_lists_are_filtered_and_paged_newest_first(api: Any) -> None:

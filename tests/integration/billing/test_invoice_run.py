@@ -24,7 +24,7 @@ from billing.stripe_gateway import LOCAL, GatewayLimits, StripeGateway
 from infra.store.tables import invoices
 from schemas.billing import Invoice
 from schemas.clock import SystemClock
-from tests.support.issuing_process import LaterClock
+from tests.support.forked_runs import LaterClock
 from tests.support.one_invoice import assert_issued_once
 from tests.support.planned_invoices import PERIOD, QUANTITIES, make_invoice, plan
 from tests.support.servers.stripe_fake import StandIn

@@ -17,7 +17,7 @@ from billing.stripe_objects import Json, Written
 from infra.store.engine import open_store
 from infra.store.tables import invoices, tenants
 from schemas.errors import InvoiceHeldError, StripeRetryError
-from tests.support.issuing_process import LaterClock
+from tests.support.forked_runs import LaterClock
 from tests.support.one_invoice import assert_issued_once, sent
 from tests.support.planned_invoices import make_invoice, plan
 from tests.support.servers.stripe_fake import StandIn

@@ -20,7 +20,7 @@ class Time:
 
 def test_calls_are_spread_evenly() -> None:
     time = Time()
-    pace = Pace(4, monotonic=time.monotonic, sleep=time.sleep)
+    pace = Pace(4, monotonic_s=time.monotonic, sleep=time.sleep)
     for _ in range(5):
         pace.wait()
     assert time.slept == [0.25] * 4
@@ -28,7 +28,7 @@ def test_calls_are_spread_evenly() -> None:
 
 def test_idle_time_is_not_saved_up() -> None:
     time = Time()
-    pace = Pace(4, monotonic=time.monotonic, sleep=time.sleep)
+    pace = Pace(4, monotonic_s=time.monotonic, sleep=time.sleep)
     pace.wait()
     time.now_s += 60
     for _ in range(3):
@@ -38,7 +38,7 @@ def test_idle_time_is_not_saved_up() -> None:
 
 def test_nobody_goes_right_after_a_refusal() -> None:
     time = Time()
-    pace = Pace(1_000, monotonic=time.monotonic, sleep=time.sleep)
+    pace = Pace(1_000, monotonic_s=time.monotonic, sleep=time.sleep)
     pace.slow_down()
     pace.wait()
     assert time.slept == [PAUSE_AFTER_REFUSAL_S]
@@ -46,7 +46,7 @@ def test_nobody_goes_right_after_a_refusal() -> None:
 
 def test_zero_is_no_limit() -> None:
     time = Time()
-    pace = Pace(0, monotonic=time.monotonic, sleep=time.sleep)
+    pace = Pace(0, monotonic_s=time.monotonic, sleep=time.sleep)
     for _ in range(1_000):
         pace.wait()
     assert time.slept == []

@@ -1,10 +1,15 @@
 """What an error of the SDK means for a write: again, look, hold, or stop."""
 
+from typing import Any
+
 import pytest
-import stripe
+import stripe as typed_stripe
 
 from billing.stripe_gateway import LIVE, LOCAL, SANDBOX, limits_for, retry_reason
 from schemas.errors import StripeRefusedError, StripeStopError, StripeUncertainError
+
+stripe: Any = typed_stripe
+"""Its errors' constructors carry no types."""
 
 
 @pytest.mark.parametrize(
@@ -19,7 +24,7 @@ from schemas.errors import StripeRefusedError, StripeStopError, StripeUncertainE
         stripe.APIError("answer without a status"),
     ],
 )
-def test_same_request_may_go_out_again(error: stripe.StripeError) -> None:
+def test_same_request_may_go_out_again(error: typed_stripe.StripeError) -> None:
     assert retry_reason(error) == str(error)
 
 
@@ -38,7 +43,7 @@ def test_a_replayed_500_needs_a_look(header: str) -> None:
         stripe.APIError("gone", http_status=404),
     ],
 )
-def test_a_refusal_holds_the_invoice(error: stripe.StripeError) -> None:
+def test_a_refusal_holds_the_invoice(error: typed_stripe.StripeError) -> None:
     with pytest.raises(StripeRefusedError, match="HTTP 40"):
         retry_reason(error)
 
@@ -50,7 +55,7 @@ def test_a_refusal_holds_the_invoice(error: stripe.StripeError) -> None:
         stripe.PermissionError("not allowed", http_status=403),
     ],
 )
-def test_a_wrong_key_stops_the_run(error: stripe.StripeError) -> None:
+def test_a_wrong_key_stops_the_run(error: typed_stripe.StripeError) -> None:
     with pytest.raises(StripeStopError):
         retry_reason(error)
 

@@ -35,7 +35,7 @@ class LaterClock:
         return SystemClock().now_ns() + self.later_s * NS_PER_S
 
 
-class IssuingProcess:
+class ForkedRuns:
     """The other end: says what to run and where to die."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
@@ -55,12 +55,12 @@ class IssuingProcess:
 
 
 @contextmanager
-def issuing_process() -> Iterator[IssuingProcess]:
+def forked_runs() -> Iterator[ForkedRuns]:
     """Start the process and stop it."""
-    command = [sys.executable, "-m", "tests.support.issuing_process"]
+    command = [sys.executable, "-m", "tests.support.forked_runs"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        yield IssuingProcess(process)
+        yield ForkedRuns(process)
     finally:
         process.communicate(timeout=10)
 

@@ -1,0 +1,180 @@
+"""`rentroll invoice`: issue a month's invoices through Stripe, list them, show one."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from sqlalchemy import Engine
+
+    from billing.invoice_run import RunResult
+    from infra.endpoints import Endpoints
+    from schemas.clock import Clock
+    from schemas.periods import Period
+
+invoice = typer.Typer(name="invoice", no_args_is_help=True, help="Issue, list and show invoices.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this area's commands to the command line."""
+    app.add_typer(invoice)
+
+
+@invoice.command(name="run")
+def run(
+    period_name: Annotated[
+        str, typer.Option("--period", help="The month that is billed, such as 2026-10.")
+    ],
+    *,
+    book_name: Annotated[
+        str | None, typer.Option("--book", help="Name or hash of a price book; else the last.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, max=64, help="Invoices at a time.")
+    ] = 8,
+) -> None:
+    """Rate a complete month and bring every tenant's invoice to its Stripe invoice, once.
+
+    Safe to repeat and safe to kill: run again and it goes on where it was. Ends with status 1
+    if an invoice is held or Stripe did not take one; the table says why.
+
+    Example: [bold]rentroll invoice run --period 2026-10[/]
+    """
+    from rich.console import Console
+
+    from billing.invoice_records import list_invoices
+    from rentroll.invoice_views import invoices_table
+    from schemas.clock import SystemClock
+    from schemas.errors import InvoiceHeldError
+    from schemas.periods import parse_period
+
+    period, clock, console = parse_period(period_name), SystemClock(), Console()
+    endpoints = _endpoints()
+    store = _store(endpoints)
+    conflicts = ""
+    try:
+        _plan(endpoints, store, period, book_name, clock)
+    except InvoiceHeldError as error:
+        # Other usage or prices than an invoice that was begun; all others are planned by then.
+        conflicts = str(error)
+    result = _issue(endpoints, store, period, clock=clock, workers=workers, console=console)
+    console.print(invoices_table(list_invoices(store, period.name)))
+    _say(result, conflicts, console)
+    if conflicts or not result.is_complete:
+        raise typer.Exit(1)
+
+
+@invoice.command(name="list")
+def show_list(
+    period_name: Annotated[
+        str | None, typer.Option("--period", help="Only this month; else all.")
+    ] = None,
+) -> None:
+    """Show where each invoice stands.
+
+    Example: [bold]rentroll invoice list --period 2026-10[/]
+    """
+    from rich.console import Console
+
+    from billing.invoice_records import list_invoices
+    from rentroll.invoice_views import invoices_table
+    from schemas.periods import parse_period
+
+    name = None if period_name is None else parse_period(period_name).name
+    Console().print(invoices_table(list_invoices(_store(_endpoints()), name)))
+
+
+@invoice.command(name="show")
+def show(
+    wanted: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="Its id, the beginning of its id, or its number at Stripe."
+        ),
+    ],
+) -> None:
+    """Show one invoice: its state, its lines, and every call that was made to Stripe for it.
+
+    Example: [bold]rentroll invoice show 5f2a81c09b3e[/]
+    """
+    from rich.console import Console
+
+    from billing.invoice_records import load_invoice
+    from rentroll.invoice_views import invoice_tables
+
+    console = Console()
+    for table in invoice_tables(*load_invoice(_store(_endpoints()), wanted)):
+        console.print(table)
+
+
+def _plan(
+    endpoints: "Endpoints",
+    store: "Engine",
+    period: "Period",
+    book_name: str | None,
+    clock: "Clock",
+) -> None:
+    from billing.planning import plan_period
+    from billing.price_books import load_book
+    from billing.settings import BillingSettings
+    from infra.clickhouse.client import connect
+
+    ledger = connect(endpoints.clickhouse_url, endpoints.clickhouse_database)
+    book = load_book(store, book_name)
+    plan_period(ledger, store, period, book, clock=clock, settings=BillingSettings())
+
+
+def _issue(
+    endpoints: "Endpoints",
+    store: "Engine",
+    period: "Period",
+    *,
+    clock: "Clock",
+    workers: int,
+    console: "Console",
+) -> "RunResult":
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from billing.invoice_run import run_invoices
+    from billing.stripe_gateway import StripeGateway
+
+    gateway = StripeGateway(endpoints.stripe_api_key, endpoints.stripe_api_base)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("issuing invoices", total=None)
+        result = run_invoices(
+            store,
+            gateway,
+            period=period,
+            clock=clock,
+            workers=workers,
+            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    gateway.close()
+    return result
+
+
+def _say(result: "RunResult", conflicts: str, console: "Console") -> None:
+    console.print(
+        f"{len(result.issued)} issued now, {len(result.held)} held, {len(result.failed)} not done"
+    )
+    if conflicts:
+        console.print(f"[red]begun before from other usage or prices:[/] {conflicts}")
+    if result.stopped:
+        console.print(f"[red]the run stopped:[/] {result.stopped}")
+    for invoice_id, reason in result.failed.items():
+        console.print(f"[red]{invoice_id[:12]}[/] {reason}", soft_wrap=True)
+
+
+def _endpoints() -> "Endpoints":
+    from infra.endpoints import resolve
+    from infra.settings import InfraSettings
+
+    return resolve(InfraSettings())
+
+
+def _store(endpoints: "Endpoints") -> "Engine":
+    from infra.store.engine import open_store
+
+    return open_store(endpoints.store_url)
