@@ -2,9 +2,10 @@
 
 import base64
 import json
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kafka import KafkaConsumer
@@ -12,61 +13,13 @@ from kafka import KafkaConsumer
 from infra.clickhouse.client import Client, connect
 from infra.clickhouse.migrate import migrate
 from infra.kafka.topics import ensure_topics
-from schemas.ids import content_hash
-from tests.support.events import OCTOBER_MS, HostScript
+from tests.support.events import OCTOBER_MS, HostScript, Record
 from tests.support.ingest_log import SentLog, problems, traffic
 from tests.support.ingest_process import start_worker
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
-
-@pytest.fixture
-def ledger(request: pytest.FixtureRequest, clickhouse_url: str) -> Iterator[Client]:
-    """A ledger of this test's own."""
-    database = f"ingest_{abs(hash(request.node.name))}"
-    migrate(clickhouse_url, database)
-    with connect(clickhouse_url, database) as client:
-        yield client
-        client.command(f"DROP DATABASE {database}")
-
-
-@pytest.fixture
-def sent(kafka_bootstrap: str) -> SentLog:
-    ensure_topics(kafka_bootstrap)
-    return SentLog(kafka_bootstrap)
-
-
-Run = Callable[..., int]
-
-
-@pytest.fixture
-def run(
-    request: pytest.FixtureRequest,
-    kafka_bootstrap: str,
-    clickhouse_url: str,
-    ledger: Client,
-    tmp_path: Path,
-) -> Run:
-    """Runs a worker until it is idle; returns its exit status."""
-
-    def run_worker(**settings: str) -> int:
-        worker = start_worker(
-            kafka=kafka_bootstrap,
-            clickhouse=clickhouse_url,
-            database=ledger.database or "",
-            group=f"group-{request.node.name}",
-            folder=tmp_path,
-            until_idle_s=1,
-            settings=settings,
-        )
-        try:
-            return worker.wait(120)
-        finally:
-            worker.kill()
-
-    return run_worker
-
-
+MONTH_MS = 31 * 24 * 3_600_000
 NOISE = [
     ("usage.v1", b"not json"),
     ("usage.v1", b"\xff\xfe"),
@@ -76,144 +29,143 @@ NOISE = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """A log with everything in it that can go right or wrong, after one worker went over it."""
+
+    sent: SentLog
+    ledger: Client
+    everything: HostScript
+    invalid: Record
+    refused_by_a_check: Record
+    run_again: Any
+
+
+@pytest.fixture(scope="module")
+def ingested(
+    kafka_bootstrap: str, clickhouse_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Ingested]:
+    ensure_topics(kafka_bootstrap)
+    migrate(clickhouse_url, "ingest_once")
+    sent = SentLog(kafka_bootstrap)
+    everything, months = traffic("everything", 1_500), HostScript("months")
+    for place in range(240):
+        months.request(OCTOBER_MS + place * MONTH_MS)
+    invalid = HostScript("invalid").request(OCTOBER_MS, "acme")
+    refused = HostScript("refused").request(OCTOBER_MS)
+
+    with connect(clickhouse_url, "ingest_once") as ledger:
+        ledger.command(
+            f"ALTER TABLE usage_events ADD CONSTRAINT not_that CHECK event_id != '{refused.event.id}'"
+        )
+        sent.send(everything.records, NOISE)
+        # One key: all months in one partition, so in one insert, more than ClickHouse takes.
+        sent.send([replace(record, key=b"one") for record in months.records])
+        bad = invalid.value.replace(b'"http_status":200', b'"http_status":99')
+        sent.send([], [("usage.v1", bad), ("capacity.v1", invalid.value)])
+        SentLog(kafka_bootstrap).send([refused])
+
+        def run(group: str = "once", **settings: str) -> int:
+            worker = start_worker(
+                kafka=kafka_bootstrap,
+                clickhouse=clickhouse_url,
+                database="ingest_once",
+                group=f"ingest-{group}",
+                folder=tmp_path_factory.mktemp("worker"),
+                until_idle_s=1,
+                settings=settings,
+            )
+            try:
+                return worker.wait(120)
+            finally:
+                worker.kill()
+
+        assert run() == 0
+        yield Ingested(sent, ledger, everything, invalid, refused, run)
+        ledger.command("DROP DATABASE ingest_once")
+
+
 def test_everything_sent_is_in_the_ledger_once_and_noise_is_a_dead_letter(
-    sent: SentLog, run: Run, ledger: Client
+    ingested: Ingested,
 ) -> None:
-    host = traffic("everything", 1_500)
-    sent.send(host.records, NOISE)
-    assert run() == 0
-    assert problems(ledger, sent) == []
-    (hashes,) = zip(
-        *ledger.query("SELECT content_hash FROM usage_events FINAL WHERE source = "
-                      f"'{host.source}'", query_formats={"FixedString": "bytes"}).result_rows,
-        strict=True,
-    )
-    wanted = {record.content_hash for record in host.records if b"request.finished" in record.value}
-    assert set(hashes) == wanted
+    assert problems(ingested.ledger, ingested.sent) == []
 
 
-def test_a_refused_event_says_where_it_lay_why_and_whose_it_was(
-    sent: SentLog, run: Run, ledger: Client, kafka_bootstrap: str
-) -> None:
-    record = HostScript("whose").request(OCTOBER_MS, "acme")
-    value = record.value.replace(b'"http_status":200', b'"http_status":99')
-    sent.send([], [("usage.v1", value), ("capacity.v1", record.value)])
-    assert run() == 0
-    assert problems(ledger, sent) == []
-    rows = ledger.query(
-        "SELECT topic, reason, detail, source, sequence, event_id, tenant FROM dead_letters FINAL"
-        f" WHERE source = '{record.event.source}' ORDER BY topic"
+def test_rows_carry_the_hash_of_the_exact_bytes_that_were_sent(ingested: Ingested) -> None:
+    rows = ingested.ledger.query(
+        "SELECT hex(content_hash) FROM usage_events FINAL"
+        f" WHERE source = '{ingested.everything.source}'"
     ).result_rows
-    whose = (record.event.source, record.event.sequence, record.event.id, "acme")
+    wanted = {
+        record.content_hash.hex().upper()
+        for record in ingested.everything.records
+        if b"request.finished" in record.value
+    }
+    assert {row[0] for row in rows} == wanted
+
+
+def test_a_refused_event_says_where_it_lay_why_and_whose_it_was(ingested: Ingested) -> None:
+    event = ingested.invalid.event
+    rows = ingested.ledger.query(
+        "SELECT topic, reason, detail, source, sequence, event_id, tenant FROM dead_letters FINAL"
+        f" WHERE source = '{event.source}' ORDER BY topic"
+    ).result_rows
+    whose = (event.source, event.sequence, event.id, "acme")
     assert [(row[0], row[1], *row[3:]) for row in rows] == [
         ("capacity.v1", "event.wrong_topic", *whose),
         ("usage.v1", "event.invalid", *whose),
     ]
     assert rows[1][2] == "data.http_status: Input should be greater than or equal to 100, got 99"
-    topic, partition, offset, _ = sent.noise[0]
-    letters = [json.loads(found.value) for found in _whole_topic(kafka_bootstrap, "dlq.v1")]
-    (letter,) = (
-        one
-        for one in letters
-        if (one.get("topic"), one.get("partition"), one.get("offset")) == (topic, partition, offset)
-    )
-    assert base64.b64decode(letter["value_base64"]) == value
 
 
-def test_a_second_worker_finds_nothing_to_do_and_changes_nothing(
-    sent: SentLog, run: Run, ledger: Client
+def test_a_dead_letter_on_the_topic_holds_the_exact_bytes(ingested: Ingested) -> None:
+    letters = {}
+    for value in _values(ingested.sent.bootstrap, "dlq.v1"):
+        if value.startswith(b"{"):
+            letter = json.loads(value)
+            letters[letter["topic"], letter["partition"], letter["offset"]] = letter
+    for topic, partition, offset, value in ingested.sent.noise:
+        if topic != "dlq.v1":
+            assert base64.b64decode(letters[topic, partition, offset]["value_base64"]) == value
+
+
+def test_a_row_that_the_ledger_refuses_is_a_dead_letter_with_the_servers_words(
+    ingested: Ingested,
 ) -> None:
-    sent.send(traffic("again", 300).records)
-    assert run() == 0
-    before = ledger.query("SELECT count() FROM usage_events").result_rows
-    assert run() == 0
-    assert ledger.query("SELECT count() FROM usage_events").result_rows == before
-
-
-def test_the_grouping_transport_brings_the_same_rows(
-    sent: SentLog, run: Run, ledger: Client
-) -> None:
-    sent.send(traffic("grouped", 300).records, NOISE)
-    assert run(RENTROLL_INGEST_GROUPED="true") == 0
-    assert problems(ledger, sent) == []
-
-
-def test_a_row_that_the_ledger_refuses_is_a_dead_letter_and_the_others_are_not(
-    sent: SentLog, run: Run, ledger: Client
-) -> None:
-    host = traffic("refused", 500)
-    refused = host.records[250]
-    ledger.command(
-        f"ALTER TABLE usage_events ADD CONSTRAINT not_that CHECK event_id != '{refused.event.id}'"
-    )
-    sent.send([record for record in host.records if record is not refused])
-    partition_of_refused = SentLog(sent.bootstrap)
-    partition_of_refused.send([refused])
-    assert run() == 0
-    assert problems(ledger, sent) == []
-    ((reason, detail, value),) = ledger.query(
+    event = ingested.refused_by_a_check.event
+    ((reason, detail, value),) = ingested.ledger.query(
         "SELECT reason, detail, value FROM dead_letters FINAL"
-        f" WHERE source = '{host.source}' AND sequence = {refused.event.sequence}",
+        f" WHERE source = '{event.source}' AND sequence = {event.sequence}"
     ).result_rows
     assert reason == "ledger.refused"
     assert "not_that" in detail
-    assert content_hash(value.encode()) == refused.content_hash
+    assert value.encode() == ingested.refused_by_a_check.value
 
 
-def test_events_of_more_months_than_one_insert_takes_are_not_refused(
-    sent: SentLog, run: Run, ledger: Client
+def test_a_second_worker_finds_nothing_to_do_and_changes_nothing(ingested: Ingested) -> None:
+    count = "SELECT count() FROM usage_events"
+    before = ingested.ledger.query(count).result_rows
+    assert ingested.run_again() == 0
+    assert ingested.ledger.query(count).result_rows == before
+
+
+def test_the_whole_log_again_by_the_grouping_transport_changes_nothing(
+    ingested: Ingested,
 ) -> None:
-    host = HostScript("months", opened_ms=OCTOBER_MS)
-    month_ms = 31 * 24 * 3_600_000
-    for place in range(240):
-        host.request(OCTOBER_MS + place * month_ms)
-    requests = [record for record in host.records if record.topic == "usage.v1"]
-    # One key, so that all of them lie in one partition and come with one insert.
-    sent.send([_with_key(record) for record in requests])
-    assert run() == 0
-    assert problems(ledger, sent) == []
+    assert ingested.run_again("grouped", RENTROLL_INGEST_GROUPED="true") == 0
+    assert problems(ingested.ledger, ingested.sent) == []
 
 
-def test_sigterm_finishes_what_was_taken_and_commits_it(
-    sent: SentLog, kafka_bootstrap: str, clickhouse_url: str, ledger: Client, tmp_path: Path
-) -> None:
-    sent.send(traffic("sigterm", 2_000).records)
-    worker = start_worker(
-        kafka=kafka_bootstrap,
-        clickhouse=clickhouse_url,
-        database=ledger.database or "",
-        group="group-sigterm",
-        folder=tmp_path,
-        settings={"RENTROLL_INGEST_LINGER_MS": "60000", "RENTROLL_INGEST_ROWS": "100000"},
-    )
-    try:
-        _wait_for(lambda: b"starting" in (tmp_path / "worker.log").read_bytes(), tmp_path)
-        worker.send_signal(signal.SIGTERM)
-        assert worker.wait(60) == 0
-    finally:
-        worker.kill()
-
-
-def _with_key(record: object) -> object:
-    from dataclasses import replace
-
-    return replace(record, key=b"one")  # type: ignore[type-var]
-
-
-def _wait_for(happened: Callable[[], bool], folder: Path) -> None:
-    del folder
-    import time
-
-    deadline = time.monotonic() + 60
-    while not happened() and time.monotonic() < deadline:
-        time.sleep(0.1)
-
-
-def _whole_topic(bootstrap: str, topic: str) -> list[object]:
+def _values(bootstrap: str, topic: str) -> list[bytes]:
     consumer = KafkaConsumer(
-        topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=3_000
+        topic,
+        bootstrap_servers=bootstrap,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        consumer_timeout_ms=3_000,
     )
     try:
-        return list(consumer)
+        return [record.value for record in consumer]
     finally:
         consumer.close()
