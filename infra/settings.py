@@ -32,7 +32,7 @@ class InfraSettings(BaseSettings):
     )
     kafka_heap_mb: int = Field(default=384, ge=256, le=65_536, description="local broker's heap")
     start_timeout_s: int = Field(default=60, ge=1, le=600, description="per server")
-    stack_restarts: int = Field(
+    stack_restart_attempts: int = Field(
         default=5, ge=0, le=100, description="restarts of one member within ten minutes"
     )
 

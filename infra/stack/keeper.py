@@ -171,7 +171,7 @@ class Keeper:
             kept.restarted_at.popleft()
         if not kept.was_ready and not lost_a_port:
             raise ServerStartError(why_not_started(server, what))
-        if len(kept.restarted_at) >= self._settings.stack_restarts:
+        if len(kept.restarted_at) >= self._settings.stack_restart_attempts:
             kept.phase = Phase.FAILED
             kept.failure = why_not_started(server, f"{what}, {len(kept.restarted_at)} restarts")
             return

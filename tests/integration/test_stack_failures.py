@@ -180,7 +180,10 @@ def test_damaged_stack_file_is_reported_and_down_clears_it(stack: StackFolder) -
 def test_member_that_keeps_dying_is_given_up_and_the_others_go_on(
     tmp_path: Path, kafka_bootstrap: str
 ) -> None:
-    environment = {"RENTROLL_KAFKA_BOOTSTRAP": kafka_bootstrap, "RENTROLL_STACK_RESTARTS": "1"}
+    environment = {
+        "RENTROLL_KAFKA_BOOTSTRAP": kafka_bootstrap,
+        "RENTROLL_STACK_RESTART_ATTEMPTS": "1",
+    }
     stack = StackFolder(tmp_path, environment)
     assert stack.rentroll("up", "--detach").returncode == 0
     try:
