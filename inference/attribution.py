@@ -131,26 +131,29 @@ class FixedMarginal:
     def weights(self, profile: EngineProfile, gpus: int, total_ns: int, step: StepWork) -> list[int]:
         passes, tokens, computed = step
         count = len(tokens)
-        per_token, per_pair = profile.flops_per_token, profile.attention_flops
-        kv_bytes = profile.kv_bytes_per_token
-        flops = [
-            n * (per_token + per_pair * c) + per_pair * (n * (n + 1) // 2)
-            for n, c in zip(tokens, computed, strict=True)
-        ]
-        if passes == 1:
-            kv = [kv_bytes * (c + n) for n, c in zip(tokens, computed, strict=True)]
-        else:
-            grown = passes * (passes + 1) // 2
-            kv = [kv_bytes * (passes * c + grown) for c in computed]
         weight_bytes = passes * profile.weight_bytes
-        all_flops = sum(flops)
-        memory_side = (weight_bytes + sum(kv)) * profile.peak_flops_per_s
-        if memory_side >= all_flops * profile.bandwidth_bytes_per_s:
-            return [weight_bytes + count * one for one in kv]
+        if tokens.count(passes) == count:
+            # One token per pass each: a token looks at what its pass reads, so pairs are reads.
+            grown = passes * (passes + 1) // 2
+            reads = pairs = [passes * before + grown for before in computed]
+        else:
+            both = list(zip(tokens, computed, strict=True))
+            reads = [kv_tokens_read(passes, chunk, before) for chunk, before in both]
+            pairs = [attention_pairs(chunk, before) for chunk, before in both]
+        kv_bytes = profile.kv_bytes_per_token
+        all_flops = sum(tokens) * profile.flops_per_token + sum(pairs) * profile.attention_flops
+        moved = weight_bytes + sum(reads) * kv_bytes
+        if moved * profile.peak_flops_per_s >= all_flops * profile.bandwidth_bytes_per_s:
+            kv_weight = count * kv_bytes
+            return [weight_bytes + kv_weight * read for read in reads]
         fixed_ns = min(total_ns, gpus * passes * profile.read_ns(profile.weight_bytes))
         equal_part = fixed_ns * all_flops
         rest = count * (total_ns - fixed_ns)
-        return [equal_part + rest * one for one in flops]
+        per_token, per_pair = rest * profile.flops_per_token, rest * profile.attention_flops
+        return [
+            equal_part + per_token * chunk + per_pair * pair
+            for chunk, pair in zip(tokens, pairs, strict=True)
+        ]
 
 
 MODELS: dict[str, AttributionModel] = {
@@ -192,4 +195,29 @@ def attribute(
     """
     if len(requests) == 1:
         return [total_ns]
-    return apportion(total_ns, model.weights(profile, gpus, total_ns, step), requests)
+    return split(total_ns, model.weights(profile, gpus, total_ns, step), requests)
+
+
+def split(total: int, weights: Sequence[int], ties: Sequence[str]) -> list[int]:
+    """The same parts as `schemas.apportion` in half the time; a property test holds it to that.
+
+    It runs once per engine step, where `apportion` runs once per invoice.
+
+    Raises:
+        ConservationError: As `apportion` does.
+    """
+    whole_weight = sum(weights)
+    if total <= 0 or whole_weight <= 0 or min(weights) < 0:
+        return apportion(total, weights, ties)
+    shares = [divmod(total * weight, whole_weight) for weight in weights]
+    parts = [part for part, _ in shares]
+    left = total - sum(parts)
+    if left:
+        remainders = [remainder for _, remainder in shares]
+        least = max(remainders) if left == 1 else sorted(remainders)[-left]
+        favoured = [index for index, one in enumerate(remainders) if one >= least]
+        if len(favoured) > left:
+            return apportion(total, weights, ties)
+        for index in favoured:
+            parts[index] += 1
+    return parts

@@ -30,15 +30,7 @@ from typing import NamedTuple
 
 from inference.attribution import AttributionModel, EngineProfile, StepWork, attribute
 from schemas.errors import ConservationError
-from schemas.units import NS_PER_HOUR, NS_PER_MS
-
-
-class Scheduled(NamedTuple):
-    """One request in one step: `tokens` are computed, on top of `computed` before."""
-
-    request: str
-    tokens: int
-    computed: int
+from schemas.units import INT64_MAX, NS_PER_HOUR, NS_PER_MS
 
 
 class FinishedPart(NamedTuple):
@@ -92,19 +84,24 @@ class Interval(NamedTuple):
 
 
 class _Open:
-    """A request that the meter still counts on."""
+    """A request that the meter still counts on.
+
+    From `decode_from` computed tokens on, every token of it is a decoding one: known once its
+    prompt is through, and unknown again after a preemption.
+    """
 
     __slots__ = (
         "added_ns",
         "admitted_ms",
         "decode",
+        "decode_from",
         "drafts_rejected",
         "finished_ns",
         "first_scheduled_ns",
         "first_token_ns",
         "generated",
         "gpu_ns",
-        "in_flight",
+        "last_step",
         "prefill_ns",
         "prompt",
         "prompt_computed",
@@ -120,36 +117,36 @@ class _Open:
         self.added_ns = added_ns
         self.gpu_ns = self.prefill_ns = self.recompute_ns = 0
         self.prompt_computed = self.recomputed = self.decode = 0
-        self.recompute_until = self.in_flight = 0
+        self.recompute_until = self.last_step = 0
         self.first_scheduled_ns = self.first_token_ns = self.finished_ns = 0
         self.generated = -1
         self.drafts_rejected = 0
         self.running = False
+        self.decode_from = INT64_MAX
+
+    def begin(self, tokens: int, computed: int, now_ns: int) -> tuple[int, int]:
+        """Account for tokens that may be prompt or recomputed ones; how many were which."""
+        recomputed = min(tokens, max(self.recompute_until - computed, 0))
+        prefill = min(tokens - recomputed, max(self.prompt - computed - recomputed, 0))
+        self.recomputed += recomputed
+        self.prompt_computed += prefill
+        self.decode += tokens - recomputed - prefill
+        self.running = True
+        if not self.first_scheduled_ns:
+            self.first_scheduled_ns = now_ns
+        return prefill, recomputed
 
 
 class _Step:
-    """A step in flight: its work as columns, and per request how many tokens were of which kind."""
+    """A step in flight. `told` is what is more than decoding: (index, prefill, recomputed)."""
 
-    __slots__ = (
-        "computed",
-        "opens",
-        "passes",
-        "prefill",
-        "recomputed",
-        "requests",
-        "samples",
-        "tokens",
-    )
+    __slots__ = ("opens", "requests", "told", "work")
 
-    def __init__(self, passes: int) -> None:
-        self.passes = passes
-        self.tokens: list[int] = []
-        self.computed: list[int] = []
-        self.requests: list[str] = []
-        self.opens: list[_Open] = []
-        self.prefill: list[int] = []
-        self.recomputed: list[int] = []
-        self.samples: list[bool] = []
+    def __init__(self, requests: Sequence[str], work: StepWork, opens: list[_Open]) -> None:
+        self.requests = requests
+        self.work = work
+        self.opens = opens
+        self.told: list[tuple[int, int, int]] = []
 
 
 class EngineMeter:
@@ -182,7 +179,8 @@ class EngineMeter:
         self._mark_ns = self._start_ns = self._latest_ns = start_ns
         self._up = False
         self._open: dict[str, _Open] = {}
-        self._unfinished = 0
+        self._unfinished = self._finished_in_flight = 0
+        self._launched = self._ended = 0
         self._steps: deque[_Step] = deque()
         self._ordinal = self._ordinal_start = 0
         self._in_flight_ns = self._in_flight_start_ns = 0
@@ -217,36 +215,35 @@ class EngineMeter:
             self._up = True
             self._plan_cut()
 
-    def scheduled(self, now_ns: int, step: Sequence[Scheduled], *, passes: int = 1) -> None:
+    def scheduled(self, now_ns: int, requests: Sequence[str], work: StepWork) -> None:
         """A step was launched, possibly an empty one, possibly while others are in flight.
 
+        Args:
+            now_ns: When.
+            requests: Who is in it, by id; each at most once.
+            work: What they compute in it, column by column.
+
         Raises:
-            ConservationError: If it holds a request that is not open.
+            ConservationError: If one of them is not open.
         """
         now_ns = self._advance(now_ns)
-        launched = _Step(passes)
-        for request, tokens, computed in step:
-            one = self._open.get(request)
-            if one is None:
-                raise ConservationError(f"request {request} is in a step but was not added")
-            recomputed = min(tokens, max(one.recompute_until - computed, 0))
-            prefill = min(tokens - recomputed, max(one.prompt - computed - recomputed, 0))
-            one.recomputed += recomputed
-            one.prompt_computed += prefill
-            one.decode += tokens - recomputed - prefill
-            one.in_flight += 1
-            one.running = True
-            if not one.first_scheduled_ns:
-                one.first_scheduled_ns = now_ns
-            launched.tokens.append(tokens)
-            launched.computed.append(computed)
-            launched.requests.append(request)
-            launched.opens.append(one)
-            launched.prefill.append(prefill)
-            launched.recomputed.append(recomputed)
-            launched.samples.append(computed + tokens >= one.prompt)
-        self._steps.append(launched)
-        if len(self._steps) == 1:
+        try:
+            opens = [self._open[request] for request in requests]
+        except KeyError as error:
+            raise ConservationError(f"request {error} is in a step but was not added") from error
+        step = _Step(requests, work, opens)
+        index = 0
+        self._launched += 1
+        for one, tokens, computed in zip(opens, work.tokens, work.computed, strict=True):
+            one.last_step = self._launched
+            if computed >= one.decode_from:
+                one.decode += tokens
+            else:
+                prefill, recomputed = one.begin(tokens, computed, now_ns)
+                step.told.append((index, prefill, recomputed))
+            index += 1
+        self._steps.append(step)
+        if not self._unfinished and len(self._steps) == 1:
             self._plan_cut()
 
     def step_done(self, now_ns: int) -> None:
@@ -262,13 +259,14 @@ class EngineMeter:
         busy_ns = now_ns - self._mark_ns
         self._mark_ns = now_ns
         self._steps_done += 1
-        if step.opens:
+        self._ended += 1
+        if step.requests:
             stall_ns = max(busy_ns - self._stall_cap_ns, 0)
             self._stall_ns += self._gpus * stall_ns
             self._attribute(step, self._gpus * (busy_ns - stall_ns), now_ns)
         else:
             self._overhead_ns += self._gpus * busy_ns
-        if not self._steps:
+        if not self._unfinished and not self._steps:
             self._plan_cut()
 
     def preempted(self, request: str, now_ns: int, *, computed: int) -> None:
@@ -276,6 +274,7 @@ class EngineMeter:
         self._advance(now_ns)
         one = self._open[request]
         one.recompute_until = max(one.recompute_until, computed)
+        one.decode_from = INT64_MAX
         one.running = False
 
     def finish(
@@ -294,7 +293,9 @@ class EngineMeter:
         one.drafts_rejected = drafts_rejected
         one.finished_ns = now_ns
         self._unfinished -= 1
-        if not one.in_flight:
+        if one.last_step > self._ended:
+            self._finished_in_flight += 1
+        else:
             self._make_final(request, one)
         if not self._unfinished and not self._steps:
             self._plan_cut()
@@ -323,15 +324,16 @@ class EngineMeter:
         self._latest_ns = now_ns
         while now_ns >= self._cut_ns:
             cut_ns = self._cut_ns
-            self._pass_time(cut_ns)
+            if not self._steps:
+                self._pass_time(cut_ns)
             self._cut(cut_ns)
-        self._pass_time(now_ns)
+        # An open step owns the time since the mark.
+        if not self._steps and now_ns > self._mark_ns:
+            self._pass_time(now_ns)
         return now_ns
 
     def _pass_time(self, now_ns: int) -> None:
-        """Account for the time since the mark, unless an open step owns it."""
-        if self._steps:
-            return
+        """Account for the time since the mark, in which no step was in flight."""
         span_ns = self._gpus * (now_ns - self._mark_ns)
         if self._unfinished:
             self._overhead_ns += span_ns
@@ -395,22 +397,29 @@ class EngineMeter:
     def _attribute(self, step: _Step, total_ns: int, now_ns: int) -> None:
         self._attributed_ns += total_ns
         self._in_flight_ns += total_ns
-        tokens = step.tokens
-        self._tokens += sum(tokens)
-        work = StepWork(step.passes, tokens, step.computed)
+        work, opens = step.work, step.opens
+        self._tokens += sum(work.tokens)
         shares = attribute(self._model, self._profile, self._gpus, total_ns, work, step.requests)
-        for index, one in enumerate(step.opens):
-            share = shares[index]
+        for one, share in zip(opens, shares, strict=True):
             one.gpu_ns += share
-            if prefill := step.prefill[index]:
-                one.prefill_ns += share * prefill // tokens[index]
-            if recomputed := step.recomputed[index]:
-                one.recompute_ns += share * recomputed // tokens[index]
-            if not one.first_token_ns and step.samples[index]:
-                one.first_token_ns = now_ns
-            one.in_flight -= 1
-            if one.generated >= 0 and not one.in_flight:
-                self._make_final(step.requests[index], one)
+        for index, prefill, recomputed in step.told:
+            one, tokens = opens[index], work.tokens[index]
+            if prefill:
+                one.prefill_ns += shares[index] * prefill // tokens
+            if recomputed:
+                one.recompute_ns += shares[index] * recomputed // tokens
+            if work.computed[index] + tokens >= one.prompt:
+                one.decode_from = max(one.prompt, one.recompute_until)
+                one.first_token_ns = one.first_token_ns or now_ns
+        if self._finished_in_flight:
+            self._make_late_ones_final(step)
+
+    def _make_late_ones_final(self, step: _Step) -> None:
+        """Who finished while this step was in flight, and is in no other."""
+        for request, one in zip(step.requests, step.opens, strict=True):
+            if one.generated >= 0 and one.last_step <= self._ended:
+                self._finished_in_flight -= 1
+                self._make_final(request, one)
 
     def _make_final(self, request: str, one: _Open) -> None:
         discarded = one.decode - max(one.generated - 1, 0) - one.drafts_rejected

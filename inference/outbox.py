@@ -45,7 +45,7 @@ CREATE TABLE IF NOT EXISTS source (
     source TEXT NOT NULL, host TEXT NOT NULL, public_key TEXT NOT NULL,
     next_sequence INTEGER NOT NULL, segment INTEGER NOT NULL, offset INTEGER NOT NULL,
     range_first INTEGER NOT NULL, range_hashes BLOB NOT NULL,
-    latest_ms INTEGER NOT NULL, added_bytes INTEGER NOT NULL, closed INTEGER NOT NULL);
+    latest_id TEXT NOT NULL, added_bytes INTEGER NOT NULL, closed INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS published (only INTEGER PRIMARY KEY CHECK (only = 1),
     events INTEGER NOT NULL, bytes INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS events (
@@ -84,8 +84,8 @@ class _State:
     next_sequence: int
     position: Position
     range_first: int
-    range_hashes: bytes
-    latest_ms: int
+    range_hashes: list[bytes]
+    latest_id: str
     added_bytes: int
     closed: bool
 
@@ -105,7 +105,6 @@ class Outbox:
         self._identity = identity
         self._settings = settings
         self._composer = Composer(identity.source)
-        self._keys = {"capacity.v1": identity.source.encode()}
         self.damages: list[Damage] = []
         self._connection = open_outbox_file(folder / OUTBOX_FILE, create=True)
         self._state = self._load(opened_ms)
@@ -155,13 +154,11 @@ class Outbox:
             SpoolError: If the source is closed or has used up its sequence.
         """
         state = self._copy_of_state()
-        rows: list[OutboxRow] = []
-        for item in items:
-            if isinstance(item, Damage):
-                self.damages.append(item)
-                rows.append(self._row(self._loss(item, state), state))
-            else:
-                rows.append(self._row(item, state))
+        rows = [
+            self._row(self._loss(item, state) if isinstance(item, Damage) else item, state)
+            for item in items
+        ]
+        self.damages += [item for item in items if isinstance(item, Damage)]
         state.position = position
         self._commit(rows, state)
 
@@ -195,81 +192,90 @@ class Outbox:
             state.next_sequence,
             state.position,
             state.range_first,
-            state.range_hashes,
-            state.latest_ms,
+            state.range_hashes.copy(),
+            state.latest_id,
             state.added_bytes,
             state.closed,
         )
 
     def _row(self, record: Record, state: _State) -> OutboxRow:
         """The next event: numbered, composed, hashed; an interval or closing signs its range."""
+        kind = record.kind
         sequence = state.next_sequence
         if sequence > SEQUENCE_MAX:
             raise SpoolError(f"source {self._identity.source}: sequence {sequence} is used up")
-        purpose = _SIGNED.get(record.kind)
-        signed = self._sign(purpose, sequence, state) if purpose else None
-        value = self._composer.compose(record, sequence, signed)
-        if signed:
+        if kind in _SIGNED:
+            value = self._composer.compose(
+                record, sequence, self._sign(_SIGNED[kind], sequence, state)
+            )
             state.range_first = sequence
-            state.range_hashes = b""
-        state.range_hashes += content_hash(value)
+            state.range_hashes.clear()
+        else:
+            value = self._composer.compose(record, sequence)
+        state.range_hashes.append(content_hash(value))
         state.next_sequence = sequence + 1
-        state.latest_ms = max(state.latest_ms, unix_ms_of(record.id))
+        state.latest_id = record.id
         state.added_bytes += len(value)
-        return OutboxRow(sequence, _TOPICS[record.kind], self._key_of(record), value)
+        topic = _TOPICS[kind]
+        key = record.id.encode() if topic == "usage.v1" else self._key_of(topic, kind)
+        return OutboxRow(sequence, topic, key, value)
 
     def _sign(self, purpose: RangePurpose, sequence: int, state: _State) -> SignedRange:
-        hashes = state.range_hashes
-        starts = range(0, len(hashes), CONTENT_HASH_BYTES)
-        digest = range_sha256(hashes[start : start + CONTENT_HASH_BYTES] for start in starts)
+        digest = range_sha256(state.range_hashes)
         return self._identity.key.sign_range(
             self._identity.source, purpose, state.range_first, sequence - 1, digest
         )
 
-    def _key_of(self, record: Record) -> bytes:
-        topic = _TOPICS[record.kind]
-        if topic == "usage.v1":
-            return record.id.encode()
+    def _key_of(self, topic: str, kind: str) -> bytes:
+        source = self._identity.source
         if topic == "control.v1":
-            return f"{self._identity.source}/{record.kind.removeprefix('source.')}".encode()
-        return self._keys[topic]
+            return f"{source}/{kind.removeprefix('source.')}".encode()
+        return source.encode()
 
     def _loss(self, damage: Damage, state: _State) -> Record:
         """What can be said of a frame that cannot be read: one record, after the latest known."""
         segment, offset = damage.position
-        when = format_time(state.latest_ms)
+        latest_ms = unix_ms_of(state.latest_id)
+        when = format_time(latest_ms)
         data = LostWire(reason=damage.reason, requests=1, first_lost_at=when, last_lost_at=when)
         entropy = derived_entropy(self._identity.source, damage.reason, str(segment), str(offset))
-        return Record("usage.lost", uuid7(state.latest_ms, entropy), THE_SOURCE, to_json(data))
+        return Record("usage.lost", uuid7(latest_ms, entropy), THE_SOURCE, to_json(data))
 
     def _load(self, opened_ms: int) -> _State:
         found = self._connection.execute(
-            "SELECT source, next_sequence, segment, offset, range_first, range_hashes, latest_ms,"
+            "SELECT source, next_sequence, segment, offset, range_first, range_hashes, latest_id,"
             " added_bytes, closed FROM source"
         ).fetchone()
         if found is None:
             return self._first(opened_ms)
         if found[0] != self._identity.source:
             raise SpoolError(f"{self._folder} is the outbox of source {found[0]}")
+        hashes = found[5]
+        starts = range(0, len(hashes), CONTENT_HASH_BYTES)
         return _State(
-            found[1], Position(found[2], found[3]), found[4], found[5], found[6], found[7],
-            bool(found[8]),
+            next_sequence=found[1],
+            position=Position(found[2], found[3]),
+            range_first=found[4],
+            range_hashes=[hashes[start : start + CONTENT_HASH_BYTES] for start in starts],
+            latest_id=found[6],
+            added_bytes=found[7],
+            closed=bool(found[8]),
         )
 
     def _first(self, opened_ms: int) -> _State:
         identity = self._identity
-        state = _State(1, Position(0, 0), 1, b"", opened_ms, 0, closed=False)
         data = OpenedWire(
             host=identity.host,
             software=identity.software,
             public_key=identity.key.public_key_hex(),
         )
         event_id = uuid7(opened_ms, derived_entropy(identity.source, "opened"))
+        state = _State(1, Position(0, 0), 1, [], event_id, 0, closed=False)
         row = self._row(Record("source.opened", event_id, THE_SOURCE, to_json(data)), state)
         with transaction(self._connection):
             self._connection.execute("INSERT INTO published VALUES (1, 0, 0)")
             self._connection.execute(
-                "INSERT INTO source VALUES (1, ?, ?, ?, 0, 0, 0, 0, x'', 0, 0, 0)",
+                "INSERT INTO source VALUES (1, ?, ?, ?, 0, 0, 0, 0, x'', '', 0, 0)",
                 (identity.source, identity.host, identity.key.public_key_hex()),
             )
             self._write(row, state)
@@ -288,13 +294,13 @@ class Outbox:
     def _write_state(self, state: _State) -> None:
         self._connection.execute(
             "UPDATE source SET next_sequence=?, segment=?, offset=?, range_first=?,"
-            " range_hashes=?, latest_ms=?, added_bytes=?, closed=?",
+            " range_hashes=?, latest_id=?, added_bytes=?, closed=?",
             (
                 state.next_sequence,
                 *state.position,
                 state.range_first,
-                state.range_hashes,
-                state.latest_ms,
+                b"".join(state.range_hashes),
+                state.latest_id,
                 state.added_bytes,
                 state.closed,
             ),

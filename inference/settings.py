@@ -24,7 +24,7 @@ class InferenceSettings(BaseSettings):
         description="what one step may take; the rest is stall, the operator's cost",
     )
     interval_s: int = Field(
-        default=5, ge=1, le=3_600, description="longest engine interval while requests run"
+        default=10, ge=1, le=3_600, description="longest engine interval while requests run"
     )
     spool_segment_bytes: int = Field(
         default=8 * MIB, ge=4_096, description="a new segment file begins after this many"

@@ -38,9 +38,9 @@ def encode_frame(record: Record) -> bytes:
 def decode_frame(line: bytes) -> Record | None:
     """The record in a line, line break included; None where the frame is corrupt."""
     body = line[_HEADER_BYTES:-1]
+    if line[:_HEADER_BYTES] != b"%08x %08x " % (zlib.crc32(body), len(body)):
+        return None
     try:
-        if int(line[:8], 16) != zlib.crc32(body) or int(line[9:17], 16) != len(body):
-            return None
         kind, event_id, subject, data = body.split(b" ", 3)
         return Record(kind.decode(), event_id.decode(), subject.decode(), data)
     except ValueError:

@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from inference.attribution import EngineProfile, attention_pairs, kv_tokens_read
+from inference.attribution import EngineProfile, StepWork, attention_pairs, kv_tokens_read
 from inference.engine_meter import EngineMeter
 from inference.simulate.plan import PlannedRequest
-from schemas.units import NS_PER_MS
+from schemas.units import INT64_MAX, NS_PER_MS, NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +33,55 @@ class EngineLimits:
     """Longest run of passes taken as one step; below the stall cap."""
 
 
-class _Running:
-    """A request in the engine. It samples a token when `computed` reaches `needed`."""
+class _Prompt:
+    """A request whose prompt, or what a preemption made it lose, is not all computed yet.
 
-    __slots__ = ("computed", "generated", "needed", "planned", "prompt", "stop_at")
+    It samples a token when `computed` reaches `needed`.
+    """
 
-    def __init__(self, planned: PlannedRequest) -> None:
-        arrival = planned.arrival
+    __slots__ = ("computed", "generated", "needed", "planned")
+
+    def __init__(self, planned: PlannedRequest, computed: int, generated: int) -> None:
         self.planned = planned
-        self.prompt = arrival.context_tokens
-        self.stop_at = arrival.stop_at
-        self.computed = arrival.cached_tokens
-        self.needed = arrival.context_tokens
-        self.generated = 0
+        self.computed = computed
+        self.generated = generated
+        self.needed = planned.arrival.context_tokens + generated
+
+
+class _Decoding:
+    """The requests that compute one token a pass, as columns, oldest first.
+
+    `left[i]` is how many tokens request `i` will still generate, at least one.
+    """
+
+    __slots__ = ("computed", "ids", "kv_tokens", "left", "planned")
+
+    def __init__(self) -> None:
+        self.planned: list[PlannedRequest] = []
+        self.ids: list[str] = []
+        self.computed: list[int] = []
+        self.left: list[int] = []
+        self.kv_tokens = 0
+
+    def append(self, planned: PlannedRequest, computed: int, left: int) -> None:
+        self.planned.append(planned)
+        self.ids.append(planned.id)
+        self.computed.append(computed)
+        self.left.append(left)
+        self.kv_tokens += computed
+
+    def pop(self, index: int) -> tuple[PlannedRequest, int, int]:
+        """Take one out: it, its computed tokens, and how many were left."""
+        self.ids.pop(index)
+        computed = self.computed.pop(index)
+        self.kv_tokens -= computed
+        return self.planned.pop(index), computed, self.left.pop(index)
+
+    def advance(self, passes: int) -> None:
+        """Everyone computed and generated that many tokens."""
+        self.computed = [computed + passes for computed in self.computed]
+        self.left = [left - passes for left in self.left]
+        self.kv_tokens += passes * len(self.ids)
 
 
 class SimulatedEngine:
@@ -70,56 +106,55 @@ class SimulatedEngine:
         self._limits = limits
         self._requests = requests
         self._arrived = 0
-        self._waiting: deque[_Running] = deque()
-        self._running: list[_Running] = []
-        self._kv_tokens = 0
+        self._next_ns = requests[0].admitted_ns if requests else INT64_MAX
+        self._waiting: deque[_Prompt] = deque()
+        self._prompts: list[_Prompt] = []
+        self._decoding = _Decoding()
 
     def run(self) -> Iterator[PlannedRequest | None]:
         """Serve everything. The meter's output is due whenever this yields.
 
         Yields:
             A request that was refused at the door, right after the meter learned its time; else
-            None, after every step.
+            None, after a step in which somebody finished.
         """
         now_ns = 0
+        decoding = self._decoding
         while True:
-            yield from self._arrivals(now_ns)
-            if not self._running and not self._waiting:
+            if not decoding.ids and not self._prompts and not self._waiting:
                 if self._arrived == len(self._requests):
                     return
-                now_ns = max(now_ns, self._requests[self._arrived].admitted_ns)
+                now_ns = max(now_ns, self._next_ns)
+                yield from self._arrivals(now_ns)
                 continue
-            self._admit()
+            if self._waiting:
+                self._admit()
             launch_ns = now_ns + self._limits.schedule_ns
-            yield from self._arrivals(launch_ns)
-            if self._all_decode():
-                passes = self._passes(launch_ns)
-                now_ns = launch_ns + self._decode_ns(passes)
-                step = [(one.planned.id, passes, one.computed) for one in self._running]
-                chunks: Sequence[int] = [passes] * len(step)
-            else:
-                passes = 1
-                chunks = self._chunks(launch_ns)
+            if self._next_ns <= launch_ns:
+                yield from self._arrivals(launch_ns)
+            if self._prompts:
+                passes, chunks = 1, self._chunks(launch_ns)
                 now_ns = launch_ns + self._mixed_ns(chunks)
-                step = [
-                    (one.planned.id, chunk, one.computed)
-                    for one, chunk in zip(self._running, chunks, strict=True)
-                    if chunk or one.computed == one.needed
-                ]
-            self._meter.scheduled(launch_ns, step, passes=passes)
-            yield from self._arrivals(now_ns)
+                self._launch_mixed(launch_ns, chunks)
+            else:
+                passes, chunks = self._passes(launch_ns), []
+                now_ns = launch_ns + self._decode_ns(passes)
+                work = StepWork(passes, [passes] * len(decoding.ids), decoding.computed)
+                self._meter.scheduled(launch_ns, decoding.ids.copy(), work)
+            if self._next_ns <= now_ns:
+                yield from self._arrivals(now_ns)
             self._meter.step_done(now_ns)
-            self._results(chunks, passes, now_ns)
-            yield None
+            if self._results(chunks, passes, now_ns):
+                yield None
 
     def _arrivals(self, until_ns: int) -> Iterator[PlannedRequest]:
         """Everyone who came by then enters the engine, or is turned away at its door."""
         requests = self._requests
-        while self._arrived < len(requests):
+        while self._next_ns <= until_ns:
             planned = requests[self._arrived]
-            if planned.admitted_ns > until_ns:
-                return
             self._arrived += 1
+            more = self._arrived < len(requests)
+            self._next_ns = requests[self._arrived].admitted_ns if more else INT64_MAX
             arrival = planned.arrival
             if arrival.outcome == "refused":
                 self._meter.advance(planned.admitted_ns)
@@ -134,105 +169,129 @@ class SimulatedEngine:
             if arrival.context_tokens == 0 and arrival.stop_at == 0:
                 self._meter.finish(planned.id, planned.admitted_ns, generated_tokens=0)
             else:
-                self._waiting.append(_Running(planned))
+                self._waiting.append(_Prompt(planned, arrival.cached_tokens, 0))
 
     def _admit(self) -> None:
         capacity = self._limits.kv_capacity_tokens
-        while self._waiting and len(self._running) < self._limits.running_max:
-            # What is still to be computed of the running ones is spoken for.
-            spoken_for = sum(max(one.needed, one.computed) for one in self._running)
-            if self._running and spoken_for + self._waiting[0].needed > capacity:
+        # What is still to be computed of the prompts is spoken for.
+        spoken_for = self._decoding.kv_tokens + sum(one.needed for one in self._prompts)
+        while self._waiting and self._count() < self._limits.running_max:
+            needed = self._waiting[0].needed
+            if self._count() and spoken_for + needed > capacity:
                 return
-            one = self._waiting.popleft()
-            self._running.append(one)
-            self._kv_tokens += one.computed
+            self._prompts.append(self._waiting.popleft())
+            spoken_for += needed
 
-    def _all_decode(self) -> bool:
-        return all(one.needed - one.computed == 1 for one in self._running)
+    def _count(self) -> int:
+        return len(self._decoding.ids) + len(self._prompts)
 
     def _fits(self, more_tokens: int) -> bool:
         """Whether the cache can grow by that; one request alone may be larger than it."""
-        room = self._limits.kv_capacity_tokens - self._kv_tokens
-        return more_tokens <= room or len(self._running) == 1
+        used = self._decoding.kv_tokens + sum(one.computed for one in self._prompts)
+        return used + more_tokens <= self._limits.kv_capacity_tokens or self._count() == 1
 
     def _preempt_youngest(self, now_ns: int) -> None:
-        one = self._running.pop()
-        self._meter.preempted(one.planned.id, now_ns, computed=one.computed)
-        self._kv_tokens -= one.computed
-        one.computed = 0
+        if self._prompts:
+            one = self._prompts.pop()
+            computed = one.computed
+            one.computed = 0
+        else:
+            planned, computed, left = self._decoding.pop(-1)
+            one = _Prompt(planned, 0, planned.arrival.stop_at - left)
+        self._meter.preempted(one.planned.id, now_ns, computed=computed)
         self._waiting.appendleft(one)
 
     def _passes(self, launch_ns: int) -> int:
         """How many alike passes lie ahead, after making room for at least one."""
-        while not self._fits(len(self._running)):
+        decoding = self._decoding
+        while (
+            decoding.kv_tokens + len(decoding.ids) > self._limits.kv_capacity_tokens
+            and len(decoding.ids) > 1
+        ):
             self._preempt_youngest(launch_ns)
+        count = len(decoding.ids)
         one_ns = self._decode_ns(1)
-        count = len(self._running)
-        passes = min([one.stop_at - one.generated for one in self._running])
-        passes = min(passes, self._limits.run_ns_max // one_ns)
+        horizon_ns = self._limits.run_ns_max
+        if not self._waiting and self._next_ns - launch_ns < horizon_ns:
+            horizon_ns = self._next_ns - launch_ns
+        passes = horizon_ns // one_ns + 1
         if count > 1:
-            passes = min(passes, (self._limits.kv_capacity_tokens - self._kv_tokens) // count)
-        if not self._waiting and self._arrived < len(self._requests):
-            gap_ns = self._requests[self._arrived].admitted_ns - launch_ns
-            passes = min(passes, gap_ns // one_ns + 1)
-        return max(passes, 1)
+            passes = min(passes, (self._limits.kv_capacity_tokens - decoding.kv_tokens) // count)
+        return max(min(passes, min(decoding.left)), 1)
 
     def _decode_ns(self, passes: int) -> int:
-        """Time of `passes` passes in which every running request computes one token each."""
-        count = len(self._running)
-        grown = passes * (passes + 1) // 2
-        pairs = passes * self._kv_tokens + count * grown
+        """Time of `passes` passes in which every decoding request computes one token each."""
+        count = len(self._decoding.ids)
+        pairs = passes * self._decoding.kv_tokens + count * (passes * (passes + 1) // 2)
         return self._step_ns(passes, pairs, passes * count, pairs)
 
     def _chunks(self, launch_ns: int) -> list[int]:
-        """Tokens per running request of one pass, after making room for them."""
-        chunks = self._budgeted()
-        while not self._fits(sum(chunks)):
-            self._preempt_youngest(launch_ns)
-            chunks = self._budgeted()
-        return chunks
+        """Tokens per prompt of one pass, in their order, after making room for them.
 
-    def _budgeted(self) -> list[int]:
-        """Who decodes goes first, what is left of the budget goes to prompts in their order."""
-        left = self._limits.step_tokens_max
-        left -= sum(one.needed - one.computed == 1 for one in self._running)
-        chunks: list[int] = []
-        for one in self._running:
-            todo = one.needed - one.computed
-            chunk = todo if todo <= 1 else min(todo, max(left, 0))
-            if todo > 1:
+        Who decodes goes first; prompts share what is left of the budget.
+        """
+        while True:
+            left = max(self._limits.step_tokens_max - len(self._decoding.ids), 1)
+            chunks: list[int] = []
+            for one in self._prompts:
+                chunk = min(one.needed - one.computed, left)
                 left -= chunk
-            chunks.append(chunk)
-        return chunks
+                chunks.append(chunk)
+            if self._fits(sum(chunks) + len(self._decoding.ids)):
+                return chunks
+            self._preempt_youngest(launch_ns)
 
     def _mixed_ns(self, chunks: Sequence[int]) -> int:
-        kv = pairs = 0
-        for one, chunk in zip(self._running, chunks, strict=True):
+        count = len(self._decoding.ids)
+        kv = pairs = self._decoding.kv_tokens + count
+        for one, chunk in zip(self._prompts, chunks, strict=True):
             kv += kv_tokens_read(1, chunk, one.computed)
             pairs += attention_pairs(chunk, one.computed)
-        return self._step_ns(1, kv, sum(chunks), pairs)
+        return self._step_ns(1, kv, sum(chunks) + count, pairs)
+
+    def _launch_mixed(self, launch_ns: int, chunks: Sequence[int]) -> None:
+        decoding = self._decoding
+        ids, computed = decoding.ids.copy(), decoding.computed.copy()
+        tokens = [1] * len(ids)
+        for one, chunk in zip(self._prompts, chunks, strict=True):
+            # A prompt that got nothing of the budget is not in the step; an empty one is.
+            if chunk or one.computed == one.needed:
+                ids.append(one.planned.id)
+                computed.append(one.computed)
+                tokens.append(chunk)
+        self._meter.scheduled(launch_ns, ids, StepWork(1, tokens, computed))
 
     def _step_ns(self, passes: int, kv_tokens: int, tokens: int, pairs: int) -> int:
         profile = self._profile
         moved = passes * profile.weight_bytes + kv_tokens * profile.kv_bytes_per_token
         flops = tokens * profile.flops_per_token + pairs * profile.attention_flops
-        roofline_ns = max(profile.read_ns(moved), profile.compute_ns(flops))
-        return roofline_ns + passes * profile.pass_overhead_ns + 1
+        read_ns = moved * NS_PER_S // profile.bandwidth_bytes_per_s
+        compute_ns = flops * NS_PER_S // profile.peak_flops_per_s
+        # The +1 keeps a step from taking no time at all.
+        return max(read_ns, compute_ns) + passes * profile.pass_overhead_ns + 1
 
-    def _results(self, chunks: Sequence[int], passes: int, now_ns: int) -> None:
-        """Advance everyone by what was computed, and let go of who is done."""
-        done: list[_Running] = []
-        for one, chunk in zip(self._running, chunks, strict=True):
+    def _results(self, chunks: Sequence[int], passes: int, now_ns: int) -> bool:
+        """Advance everyone by what was computed; whether somebody finished."""
+        decoding = self._decoding
+        decoding.advance(passes)
+        finished = False
+        while 0 in decoding.left:
+            planned, _, _ = decoding.pop(decoding.left.index(0))
+            self._meter.finish(planned.id, now_ns, generated_tokens=planned.arrival.stop_at)
+            finished = True
+        if not self._prompts:
+            return finished
+        prompts = []
+        for one, chunk in zip(self._prompts, chunks, strict=True):
             one.computed += chunk
-            self._kv_tokens += chunk
             if one.computed < one.needed:
+                prompts.append(one)
                 continue
-            sampled = min(passes, one.stop_at - one.generated)
-            one.generated += sampled
-            one.needed = one.prompt + one.generated
-            if one.generated >= one.stop_at:
-                done.append(one)
-        for one in done:
-            self._running.remove(one)
-            self._kv_tokens -= one.computed
-            self._meter.finish(one.planned.id, now_ns, generated_tokens=one.generated)
+            stop_at = one.planned.arrival.stop_at
+            if one.generated + 1 < stop_at:
+                decoding.append(one.planned, one.computed, stop_at - one.generated - 1)
+            else:
+                self._meter.finish(one.planned.id, now_ns, generated_tokens=stop_at)
+                finished = True
+        self._prompts = prompts
+        return finished

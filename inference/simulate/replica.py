@@ -11,13 +11,12 @@ from inference.settings import InferenceSettings
 from inference.simulate.assign import PERMILLE
 from inference.simulate.emitted import Counts, EmittedSource
 from inference.simulate.engine import EngineLimits, SimulatedEngine
-from inference.simulate.plan import Arrival, PlannedReplica, PlannedRequest
+from inference.simulate.plan import PlannedReplica, PlannedRequest
 from inference.spool import Spool
 from inference.wire import (
     THE_SOURCE,
     CapacityWire,
     EngineLabels,
-    PartWire,
     Record,
     RequestWire,
     format_time,
@@ -163,7 +162,7 @@ class RecordWriter:
                 yield self._record(output)
             if refused is not None:
                 last_ns = max(last_ns, refused.admitted_ns)
-                yield self._request(self._open.pop(refused.id), None)
+                yield self._refused(self._open.pop(refused.id))
         self.end_ms = -(-last_ns // NS_PER_MS)
         meter.snapshot(self.end_ms * NS_PER_MS)
         for output in meter.take():
@@ -172,63 +171,90 @@ class RecordWriter:
 
     def _record(self, output: FinishedPart | Interval) -> Record:
         if isinstance(output, FinishedPart):
-            return self._request(self._open.pop(output.request), output)
+            return self._finished(self._open.pop(output.request), output)
         self.counts.count_interval(output)
         entropy = derived_entropy(self._labels.engine, "interval", str(output.end_ns))
         return interval_record(uuid7(output.end_ns // NS_PER_MS, entropy), self._labels, output)
 
-    def _request(self, planned: PlannedRequest, part: FinishedPart | None) -> Record:
-        wire = self._wire(planned, part)
-        self.counts.count_request(wire)
-        return Record(
-            "request.finished", planned.id, planned.arrival.owner.tenant, to_json(wire)
+    def _finished(self, planned: PlannedRequest, part: FinishedPart) -> Record:
+        event_id, admitted_ns, arrival = planned
+        label, _, _, owner, tier, _, context, cached, _, outcome, reasoning_permille = arrival
+        labels = self._labels
+        generated, finished_ns = part.generated_tokens, part.finished_ns
+        reasoning = generated * reasoning_permille // PERMILLE
+        first_ns = part.first_token_ns if generated else 0
+        return self._record_of(
+            event_id,
+            owner.tenant,
+            RequestWire(
+                project=owner.project,
+                api_key=owner.api_key,
+                client_request_id=label,
+                end_user="",
+                model=labels.model,
+                adapter="",
+                endpoint=ENDPOINT,
+                service_tier=tier,
+                region=labels.region,
+                replica=labels.replica,
+                gpu_type=labels.gpu_type,
+                gpus=labels.gpus,
+                outcome=outcome,
+                finish_reason=_FINISH_REASON.get(outcome, ""),
+                http_status=_STATUS[outcome],
+                finished_at=format_time(finished_ns // NS_PER_MS),
+                input_uncached_tokens=context - cached,
+                input_cache_read_tokens=cached,
+                input_cache_write_tokens=0,
+                output_text_tokens=generated - reasoning,
+                output_reasoning_tokens=reasoning,
+                generated_tokens=generated,
+                # Whoever hung up did so before the last token came.
+                delivered_tokens=generated - (outcome == "client_gone" and generated > 0),
+                hidden_tokens=0,
+                gpu_ns=part.gpu_ns,
+                gpu_prefill_ns=part.gpu_prefill_ns,
+                gpu_recompute_ns=part.gpu_recompute_ns,
+                attribution_model=self._attribution.name,
+                queue_ns=part.first_scheduled_ns - admitted_ns if part.first_scheduled_ns else 0,
+                first_token_ns=first_ns - admitted_ns if first_ns else 0,
+                total_ns=finished_ns - admitted_ns,
+                parts=(part_of(labels.engine, part),),
+            ),
         )
 
-    def _wire(self, planned: PlannedRequest, part: FinishedPart | None) -> RequestWire:
-        arrival, labels = planned.arrival, self._labels
-        owner, outcome = arrival.owner, arrival.outcome
-        generated = part.generated_tokens if part else 0
-        reasoning = generated * arrival.reasoning_permille // PERMILLE
-        finished_ns = part.finished_ns if part else planned.admitted_ns
-        cached, uncached = _prompt_of(arrival, part)
-        parts: tuple[PartWire, ...] = (part_of(labels.engine, part),) if part else ()
-        return RequestWire(
-            project=owner.project,
-            api_key=owner.api_key,
-            client_request_id=arrival.label,
-            end_user="",
-            model=labels.model,
-            adapter="",
-            endpoint=ENDPOINT,
-            service_tier=arrival.tier,
-            region=labels.region,
-            replica=labels.replica,
-            gpu_type=labels.gpu_type,
-            gpus=labels.gpus if part else 0,
-            outcome=outcome,
-            finish_reason=_FINISH_REASON.get(outcome, ""),
-            http_status=_STATUS[outcome],
-            finished_at=format_time(finished_ns // NS_PER_MS),
-            input_uncached_tokens=uncached,
-            input_cache_read_tokens=cached,
-            input_cache_write_tokens=0,
-            output_text_tokens=generated - reasoning,
-            output_reasoning_tokens=reasoning,
-            generated_tokens=generated,
-            # Whoever hung up did so before the last token came.
-            delivered_tokens=max(generated - 1, 0) if outcome == "client_gone" else generated,
-            hidden_tokens=0,
-            gpu_ns=part.gpu_ns if part else 0,
-            gpu_prefill_ns=part.gpu_prefill_ns if part else 0,
-            gpu_recompute_ns=part.gpu_recompute_ns if part else 0,
-            attribution_model=self._attribution.name,
-            queue_ns=_since(planned.admitted_ns, part.first_scheduled_ns if part else 0),
-            first_token_ns=_since(
-                planned.admitted_ns, part.first_token_ns if part and generated else 0
+    def _refused(self, planned: PlannedRequest) -> Record:
+        """Turned away at the door: no tokens, no engine, no part."""
+        event_id, admitted_ns, arrival = planned
+        labels = self._labels
+        return self._record_of(
+            event_id,
+            arrival.owner.tenant,
+            RequestWire(
+                project=arrival.owner.project,
+                api_key=arrival.owner.api_key,
+                client_request_id=arrival.label,
+                end_user="",
+                model=labels.model,
+                adapter="",
+                endpoint=ENDPOINT,
+                service_tier=arrival.tier,
+                region=labels.region,
+                replica=labels.replica,
+                gpu_type=labels.gpu_type,
+                gpus=0,
+                outcome=arrival.outcome,
+                finish_reason="",
+                http_status=_STATUS[arrival.outcome],
+                finished_at=format_time(admitted_ns // NS_PER_MS),
+                attribution_model=self._attribution.name,
+                parts=(),
             ),
-            total_ns=finished_ns - planned.admitted_ns,
-            parts=parts,
         )
+
+    def _record_of(self, event_id: str, tenant: str, wire: RequestWire) -> Record:
+        self.counts.count_request(wire)
+        return Record("request.finished", event_id, tenant, to_json(wire))
 
     def _capacity(self, unix_ms: int, gpus: int) -> Record:
         """The replica is a pool of its own: its GPUs are owned from now on, or no more."""
@@ -244,17 +270,6 @@ class RecordWriter:
         )
         entropy = derived_entropy(labels.engine, "capacity", str(gpus))
         return Record("capacity.owned", uuid7(unix_ms, entropy), THE_SOURCE, to_json(data))
-
-
-def _prompt_of(arrival: Arrival, part: FinishedPart | None) -> tuple[int, int]:
-    """Cached and uncached prompt tokens; a request refused at the door used none."""
-    if part is None:
-        return 0, 0
-    return arrival.cached_tokens, arrival.context_tokens - arrival.cached_tokens
-
-
-def _since(start_ns: int, end_ns: int) -> int:
-    return end_ns - start_ns if end_ns else 0
 
 
 def _end_of(output: FinishedPart | Interval) -> int:
