@@ -98,7 +98,9 @@ class AttributionModel(Protocol):
         """Name and version as events carry it, such as `fixed_marginal.1`."""
         ...
 
-    def weights(self, profile: EngineProfile, gpus: int, total_ns: int, step: StepWork) -> list[int]:
+    def weights(
+        self, profile: EngineProfile, gpus: int, total_ns: int, step: StepWork
+    ) -> list[int]:
         """One integer weight per request, zero or more, not all zero."""
         ...
 
@@ -108,7 +110,9 @@ class Equal:
 
     name = "equal.1"
 
-    def weights(self, profile: EngineProfile, gpus: int, total_ns: int, step: StepWork) -> list[int]:
+    def weights(
+        self, profile: EngineProfile, gpus: int, total_ns: int, step: StepWork
+    ) -> list[int]:
         del profile, gpus, total_ns
         return [1] * len(step.tokens)
 
@@ -118,7 +122,9 @@ class TokenShare:
 
     name = "token_share.1"
 
-    def weights(self, profile: EngineProfile, gpus: int, total_ns: int, step: StepWork) -> list[int]:
+    def weights(
+        self, profile: EngineProfile, gpus: int, total_ns: int, step: StepWork
+    ) -> list[int]:
         del profile, gpus, total_ns
         return list(step.tokens) if any(step.tokens) else [1] * len(step.tokens)
 
@@ -128,7 +134,9 @@ class FixedMarginal:
 
     name = "fixed_marginal.1"
 
-    def weights(self, profile: EngineProfile, gpus: int, total_ns: int, step: StepWork) -> list[int]:
+    def weights(
+        self, profile: EngineProfile, gpus: int, total_ns: int, step: StepWork
+    ) -> list[int]:
         passes, tokens, computed = step
         count = len(tokens)
         weight_bytes = passes * profile.weight_bytes

@@ -232,16 +232,15 @@ class EngineMeter:
         except KeyError as error:
             raise ConservationError(f"request {error} is in a step but was not added") from error
         step = _Step(requests, work, opens)
-        index = 0
         self._launched += 1
-        for one, tokens, computed in zip(opens, work.tokens, work.computed, strict=True):
+        columns = zip(opens, work.tokens, work.computed, strict=True)
+        for index, (one, tokens, computed) in enumerate(columns):
             one.last_step = self._launched
             if computed >= one.decode_from:
                 one.decode += tokens
             else:
                 prefill, recomputed = one.begin(tokens, computed, now_ns)
                 step.told.append((index, prefill, recomputed))
-            index += 1
         self._steps.append(step)
         if not self._unfinished and len(self._steps) == 1:
             self._plan_cut()
@@ -301,9 +300,9 @@ class EngineMeter:
             self._plan_cut()
 
     def snapshot(self, now_ns: int) -> None:
-        """End the interval now, whatever is going on; nothing if it is empty."""
+        """End the interval now, whatever is going on; nothing if there is nothing to say."""
         now_ns = self._advance(now_ns)
-        if now_ns > self._start_ns:
+        if now_ns > self._start_ns or self._steps_done or self._ordinal > self._ordinal_start:
             self._cut(now_ns)
 
     def advance(self, now_ns: int) -> None:
@@ -319,9 +318,7 @@ class EngineMeter:
 
     def _advance(self, now_ns: int) -> int:
         """Bring the account up to `now_ns`, ending intervals on the way; the time that counts."""
-        if now_ns < self._latest_ns:
-            now_ns = self._latest_ns
-        self._latest_ns = now_ns
+        now_ns = self._latest_ns = max(now_ns, self._latest_ns)
         while now_ns >= self._cut_ns:
             cut_ns = self._cut_ns
             if not self._steps:

@@ -169,9 +169,7 @@ class Outbox:
         entropy = derived_entropy(self._identity.source, "closed")
         data = to_json(ClosedWire(reason=reason))
         state = self._copy_of_state()
-        row = self._row(
-            Record("source.closed", uuid7(now_ms, entropy), THE_SOURCE, data), state
-        )
+        row = self._row(Record("source.closed", uuid7(now_ms, entropy), THE_SOURCE, data), state)
         state.closed = True
         self._commit([row], state)
 

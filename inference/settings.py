@@ -11,9 +11,7 @@ MIB = 1024 * 1024
 class InferenceSettings(BaseSettings):
     """How engines are metered and how their events leave the host."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="RENTROLL_INFERENCE_", frozen=True, extra="ignore"
-    )
+    model_config = SettingsConfigDict(env_prefix="RENTROLL_INFERENCE_", frozen=True, extra="ignore")
 
     attribution: Literal["fixed_marginal", "token_share", "equal"] = Field(
         default="fixed_marginal", description="how a step's GPU time is split over its requests"

@@ -1,6 +1,6 @@
-"""The spool: append-only segments of checksummed frames on local disk, written before all else.
+r"""The spool: append-only segments of checksummed frames on local disk, written before all else.
 
-A frame is one line, `<crc32:8 hex> <length:8 hex> <kind> <id> <subject> <data>\\n`; checksum and
+A frame is one line, `<crc32:8 hex> <length:8 hex> <kind> <id> <subject> <data>\n`; checksum and
 length are of what follows them, without the line break. The data is JSON without line breaks, so
 a reader finds the next frame behind a corrupt one. One `write` takes a batch of frames: after it
 returns they are in the page cache and survive the death of this process; what a power cut may
@@ -96,6 +96,7 @@ class Spool:
         self._folder = folder
         self._settings = settings
         self._lost = _Lost()
+        self._size = self._used = 0
         self._dirty = False
         self._retired: list[int] = []
         self._stop = threading.Event()

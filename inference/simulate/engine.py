@@ -119,33 +119,38 @@ class SimulatedEngine:
             None, after a step in which somebody finished.
         """
         now_ns = 0
-        decoding = self._decoding
-        while True:
-            if not decoding.ids and not self._prompts and not self._waiting:
-                if self._arrived == len(self._requests):
-                    return
+        while self._arrived < len(self._requests) or self._busy():
+            if not self._busy():
                 now_ns = max(now_ns, self._next_ns)
-                yield from self._arrivals(now_ns)
-                continue
-            if self._waiting:
-                self._admit()
             launch_ns = now_ns + self._limits.schedule_ns
             if self._next_ns <= launch_ns:
                 yield from self._arrivals(launch_ns)
-            if self._prompts:
-                passes, chunks = 1, self._chunks(launch_ns)
-                now_ns = launch_ns + self._mixed_ns(chunks)
-                self._launch_mixed(launch_ns, chunks)
-            else:
-                passes, chunks = self._passes(launch_ns), []
-                now_ns = launch_ns + self._decode_ns(passes)
-                work = StepWork(passes, [passes] * len(decoding.ids), decoding.computed)
-                self._meter.scheduled(launch_ns, decoding.ids.copy(), work)
+                if not self._busy():
+                    yield None
+                    continue
+            passes, chunks, now_ns = self._launch(launch_ns)
             if self._next_ns <= now_ns:
                 yield from self._arrivals(now_ns)
             self._meter.step_done(now_ns)
             if self._results(chunks, passes, now_ns):
                 yield None
+
+    def _busy(self) -> bool:
+        return bool(self._decoding.ids or self._prompts or self._waiting)
+
+    def _launch(self, launch_ns: int) -> tuple[int, list[int], int]:
+        """Launch a step: its passes, the chunks of prompts in it, and when it will end."""
+        if self._waiting:
+            self._admit()
+        if self._prompts:
+            chunks = self._chunks(launch_ns)
+            self._launch_mixed(launch_ns, chunks)
+            return 1, chunks, launch_ns + self._mixed_ns(chunks)
+        passes = self._passes(launch_ns)
+        ids = self._decoding.ids.copy()
+        work = StepWork(passes, [passes] * len(ids), self._decoding.computed)
+        self._meter.scheduled(launch_ns, ids, work)
+        return passes, [], launch_ns + self._decode_ns(passes)
 
     def _arrivals(self, until_ns: int) -> Iterator[PlannedRequest]:
         """Everyone who came by then enters the engine, or is turned away at its door."""
@@ -217,7 +222,7 @@ class SimulatedEngine:
         passes = horizon_ns // one_ns + 1
         if count > 1:
             passes = min(passes, (self._limits.kv_capacity_tokens - decoding.kv_tokens) // count)
-        return max(min(passes, min(decoding.left)), 1)
+        return max(min(passes, *decoding.left), 1)
 
     def _decode_ns(self, passes: int) -> int:
         """Time of `passes` passes in which every decoding request computes one token each."""

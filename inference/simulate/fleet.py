@@ -17,7 +17,7 @@ from inference.simulate.assign import (
 from inference.simulate.lined_yaml import Lined, read_yaml
 from inference.simulate.plan import Arrival, Draw, Workload, draws
 from inference.simulate.trace import TOKENS_PER_ROW_MAX
-from schemas.envelope import EVENT_TIME_FIRST_MS, EVENT_TIME_LAST_MS
+from schemas.ids import EVENT_TIME_FIRST_MS, EVENT_TIME_LAST_MS
 from schemas.units import MS_PER_S, NS_PER_HOUR, NS_PER_MS
 from schemas.usage import Outcome
 
@@ -63,9 +63,7 @@ def read_fleet(path: Path) -> Fleet:
     )
     reasoning = requests.get("reasoning_permille")
     ends = fields["outcomes_permille"].fields((), _ENDS)
-    ends_permille = tuple(
-        ends[name].integer(0, PERMILLE) if name in ends else 0 for name in _ENDS
-    )
+    ends_permille = tuple(ends[name].integer(0, PERMILLE) if name in ends else 0 for name in _ENDS)
     if sum(ends_permille) > PERMILLE:
         raise fields["outcomes_permille"].wrong(f"they sum to {sum(ends_permille)} > {PERMILLE}")
     return Fleet(
@@ -150,12 +148,13 @@ def _load(node: Lined) -> Load:
     fields = node.fields(("start", "hours", "requests_per_hour"), ("diurnal_percent",))
     start = fields["start"]
     text = start.text()
+    expected = f"{text!r} is not a whole UTC hour such as 2026-10-01T00:00:00Z"
+    if not _START.fullmatch(text):
+        raise start.wrong(expected)
     try:
-        if not _START.fullmatch(text):
-            raise ValueError(text)
         start_ms = int(datetime.fromisoformat(text).astimezone(UTC).timestamp()) * MS_PER_S
     except ValueError as error:
-        raise start.wrong(f"{text!r} is not a whole UTC hour: 2026-10-01T00:00:00Z") from error
+        raise start.wrong(expected) from error
     hours = fields["hours"].integer(1, _HOURS_MAX)
     if not EVENT_TIME_FIRST_MS <= start_ms < EVENT_TIME_LAST_MS - hours * 3_600 * MS_PER_S:
         raise start.wrong(f"{text!r} is outside the years 2015 to 2099")

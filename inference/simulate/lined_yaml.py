@@ -93,9 +93,10 @@ def read_yaml(path: Path) -> tuple[Lined, bytes]:
     """
     try:
         raw = path.read_bytes()
-        root = yaml.compose(raw.decode(), Loader=yaml.SafeLoader)
     except OSError as error:
         raise FleetFileError(f"{path}:1: cannot be read: {error.strerror}") from error
+    try:
+        root = yaml.compose(raw.decode(), Loader=yaml.SafeLoader)
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise FleetFileError(f"{path}:{line}: not UTF-8") from error

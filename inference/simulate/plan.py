@@ -208,8 +208,6 @@ class _LeastLoaded:
     def replica_for(self, arrival: Arrival, now_ns: int) -> PlannedReplica:
         free_ns = self._free_ns
         chosen = free_ns.index(min(free_ns))
-        work_ns = (
-            arrival.context_tokens * self._prefill_ns + arrival.stop_at * self._decode_ns
-        )
+        work_ns = arrival.context_tokens * self._prefill_ns + arrival.stop_at * self._decode_ns
         free_ns[chosen] = max(free_ns[chosen], now_ns) + work_ns
         return self._replicas[chosen]

@@ -1,11 +1,13 @@
-"""Runs independent tasks side by side in processes, with progress, and in one where that is all."""
+"""Runs independent tasks side by side in processes, with progress; one share runs right here."""
 
+import gc
 import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import TypeVar
+from multiprocessing.context import ForkContext, SpawnContext
+from typing import Any, TypeVar
 
 from schemas.errors import RentrollError, ServerError
 
@@ -18,7 +20,7 @@ Work = Callable[[Task, Callable[[int], None]], Result]
 def side_by_side(
     shares: Sequence[Sequence[Task]], work: Work[Task, Result], on_amount: Callable[[int], None]
 ) -> list[list[Result]]:
-    """Do every share of tasks, each in a process of its own; a single share in this one.
+    """Do every share of tasks, each in a process of its own; the only share in this one.
 
     Results do not depend on how many processes there are.
 
@@ -28,7 +30,7 @@ def side_by_side(
         on_amount: Called in this process, with amounts as they are done.
 
     Returns:
-        Results in the order of the tasks.
+        Results per share, in the order of its tasks.
 
     Raises:
         RentrollError: What a task raised.
@@ -36,52 +38,62 @@ def side_by_side(
     """
     if len(shares) == 1:
         return [[work(task, on_amount) for task in shares[0]]]
-    # A fork copies nothing and starts in milliseconds, but only a single-threaded process may.
-    alone = threading.active_count() == 1 and hasattr(os, "fork")
-    context = multiprocessing.get_context("fork" if alone else "spawn")
+    context = _context()
     links: list[Connection] = []
     processes = []
-    for share in shares:
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_work_on, args=(share, work, theirs), daemon=True)
-        process.start()
-        theirs.close()
-        links.append(ours)
-        processes.append(process)
     try:
+        for share in shares:
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=_work_on, args=(share, work, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            links.append(ours)
+            processes.append(process)
         return _collect(links, on_amount)
     finally:
+        for link in links:
+            link.close()
         for process in processes:
             process.terminate()
             process.join()
 
 
-def _collect(links: Sequence[Connection], on_amount: Callable[[int], None]) -> list[list[Result]]:
-    results: dict[int, list[Result]] = {}
-    open_links = {id(link): index for index, link in enumerate(links)}
-    while len(results) < len(links):
-        waiting = [link for link in links if open_links[id(link)] not in results]
-        for link in wait(waiting):
+def worker_count(wanted: int) -> int:
+    """How many processes to use: as wanted, else one per core that this process may use."""
+    return wanted or len(os.sched_getaffinity(0))
+
+
+def _context() -> ForkContext | SpawnContext:
+    """A fork copies nothing and starts in milliseconds, but only a process of one thread may."""
+    if threading.active_count() == 1:
+        return multiprocessing.get_context("fork")
+    return multiprocessing.get_context("spawn")
+
+
+def _collect(links: Sequence[Connection], on_amount: Callable[[int], None]) -> list[Any]:
+    results: list[Any] = [None] * len(links)
+    waiting = {link: index for index, link in enumerate(links)}
+    while waiting:
+        for link in wait(list(waiting)):
+            if not isinstance(link, Connection):
+                continue
             try:
-                message = link.recv()  # type: ignore[union-attr]
+                message = link.recv()
             except EOFError as error:
-                raise ServerError("a simulating process died; its standard error says why") from error
+                raise ServerError("a simulating process died, see its output above") from error
             if isinstance(message, RentrollError):
                 raise message
             if isinstance(message, int):
                 on_amount(message)
             else:
-                results[open_links[id(link)]] = message
-    return [results[index] for index in range(len(links))]
+                results[waiting.pop(link)] = message
+    return results
 
 
 def _work_on(share: Sequence[Task], work: Work[Task, Result], link: Connection) -> None:
+    # What came over lives to the end: the collector need not look through it again and again.
+    gc.freeze()
     try:
         link.send([work(task, link.send) for task in share])
     except RentrollError as error:
         link.send(error)
-
-
-def worker_count(wanted: int) -> int:
-    """How many processes to use: as wanted, else one per core that this process may use."""
-    return wanted or len(os.sched_getaffinity(0))

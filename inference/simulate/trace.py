@@ -16,8 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from schemas.envelope import EVENT_TIME_FIRST_MS, EVENT_TIME_LAST_MS
 from schemas.errors import TraceFileError
+from schemas.ids import EVENT_TIME_FIRST_MS, EVENT_TIME_LAST_MS
 from schemas.units import NS_PER_MS, NS_PER_S
 
 HEADER = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
