@@ -1,0 +1,71 @@
+"""The only configuration of `inference`; every name has the prefix RENTROLL_INFERENCE_."""
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+class InferenceSettings(BaseSettings):
+    """How engines are metered and how their events leave the host."""
+
+    model_config = SettingsConfigDict(env_prefix="RENTROLL_INFERENCE_", frozen=True, extra="ignore")
+
+    attribution: Literal["fixed_marginal", "token_share", "equal"] = Field(
+        default="fixed_marginal", description="how a step's GPU time is split over its requests"
+    )
+    step_cap_ns: int = Field(
+        default=5_000_000_000,
+        ge=1_000_000,
+        description="what one step may take; the rest is stall, the operator's cost",
+    )
+    interval_s: int = Field(
+        default=10, ge=1, le=3_600, description="longest engine interval while requests run"
+    )
+    spool_segment_bytes: int = Field(
+        default=8 * MIB, ge=4_096, description="a new segment file begins after this many"
+    )
+    spool_max_bytes: int = Field(
+        default=1_024 * MIB, ge=65_536, description="bound of the spool on disk, per writer"
+    )
+    spool_when_full: Literal["refuse", "count"] = Field(
+        default="refuse",
+        description="a full spool refuses new work, or counts what it drops and says so",
+    )
+    spool_fsync: Literal["always", "interval", "never"] = Field(
+        default="interval", description="what a power cut may cost: nothing, a window, all"
+    )
+    spool_fsync_interval_ms: int = Field(
+        default=200, ge=1, le=60_000, description="the window of the policy `interval`"
+    )
+    outbox_batch_records: int = Field(
+        default=4_096, ge=1, le=100_000, description="records per transaction of the outbox"
+    )
+    outbox_max_bytes: int = Field(
+        default=16_384 * MIB,
+        ge=65_536,
+        description="unpublished bytes at which the outbox stops reading the spool",
+    )
+    publish_in_flight_records: int = Field(
+        default=20_000, ge=1, le=1_000_000, description="sent to Kafka and not yet acknowledged"
+    )
+    publish_in_flight_bytes: int = Field(
+        default=64 * MIB, ge=1_048_576, description="bound on the same, in bytes"
+    )
+    publish_stuck_s: int = Field(
+        default=60,
+        ge=1,
+        le=3_600,
+        description="age of the oldest unacknowledged record at which the producer is rebuilt",
+    )
+    publish_timeout_s: int = Field(
+        default=600,
+        ge=1,
+        le=86_400,
+        description="without any acknowledgement for this long, publishing gives up with an error",
+    )
+    simulate_workers: int = Field(
+        default=0, ge=0, le=256, description="processes that simulate replicas; 0: one per core"
+    )

@@ -1,0 +1,1 @@
+"""Events without a GPU: traces and synthetic fleets through a model of a batching engine."""

@@ -1,0 +1,276 @@
+"""Runs one planned replica: engine and meter, then spool, then outbox, all in one folder."""
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from inference.attribution import attribution_model
+from inference.engine_meter import EngineMeter, FinishedPart, Interval
+from inference.outbox import Outbox, SourceIdentity
+from inference.settings import InferenceSettings
+from inference.simulate.assign import PERMILLE
+from inference.simulate.emitted import Counts, EmittedSource
+from inference.simulate.engine import EngineLimits, SimulatedEngine
+from inference.simulate.plan import PlannedReplica, PlannedRequest
+from inference.spool import Spool
+from inference.wire import (
+    THE_SOURCE,
+    CapacityWire,
+    EngineLabels,
+    Record,
+    RequestWire,
+    format_time,
+    interval_record,
+    part_of,
+    to_json,
+)
+from infra.signing import SourceKey
+from schemas.errors import SpoolFullError
+from schemas.ids import derived_entropy, uuid7
+from schemas.units import NS_PER_MS, NS_PER_S
+from schemas.usage import Outcome
+
+STARTUP_NS = 30 * NS_PER_S
+"""An engine boots for this long, or until its first request, whichever is sooner."""
+ENDPOINT = "v1/chat/completions"
+_APPEND_RECORDS = 256
+_DRAIN_RECORDS = 4_096
+_STATUS: dict[Outcome, int] = {
+    "stop": 200,
+    "length": 200,
+    "client_gone": 499,
+    "abort": 200,
+    "error": 500,
+    "engine_death": 500,
+    "refused": 429,
+}
+_FINISH_REASON: dict[Outcome, str] = {"stop": "stop", "length": "length", "abort": "abort"}
+
+
+def run_replica(
+    planned: PlannedReplica,
+    *,
+    opened_ms: int,
+    region: str,
+    folder: Path,
+    settings: InferenceSettings,
+    on_requests: Callable[[int], None],
+) -> tuple[Counts, EmittedSource]:
+    """Simulate one replica into the outbox in `folder`; the source is closed at the end.
+
+    Args:
+        planned: The replica and its requests.
+        opened_ms: When its source opens and its engine boots.
+        region: Where it stands.
+        folder: For its spool and outbox.
+        settings: Intervals, attribution, bounds.
+        on_requests: Called with the number of requests finished since the last call.
+
+    Raises:
+        SpoolFullError: If the outbox reaches its bound.
+    """
+    labels = EngineLabels(
+        planned.engine,
+        planned.model.name,
+        planned.name,
+        region,
+        planned.model.hardware.gpu_type,
+        planned.model.hardware.gpus,
+    )
+    identity = SourceIdentity(
+        source=planned.source,
+        host=planned.name,
+        software=f"rentroll {version('rentroll')} simulate",
+        key=SourceKey(planned.key_seed),
+    )
+    writer = RecordWriter(labels, settings)
+    outbox = Outbox(folder, identity, settings, opened_ms=opened_ms)
+    spool = Spool(folder / "spool", settings)
+    pending: list[Record] = []
+    unread = reported = 0
+    for record in writer.records(planned, opened_ms):
+        pending.append(record)
+        if len(pending) < _APPEND_RECORDS:
+            continue
+        spool.append(pending)
+        unread += len(pending)
+        pending.clear()
+        if unread >= _DRAIN_RECORDS:
+            _drain(outbox, folder / "spool", unread)
+            unread = 0
+            on_requests(writer.counts.requests - reported)
+            reported = writer.counts.requests
+    if pending:
+        spool.append(pending)
+    spool.close()
+    _drain(outbox, folder / "spool", unread + len(pending))
+    outbox.close_source("drained", now_ms=writer.end_ms)
+    writer.counts.records = outbox.events
+    writer.counts.value_bytes = outbox.added_bytes
+    outbox.close()
+    on_requests(writer.counts.requests - reported)
+    return writer.counts, EmittedSource(
+        source=identity.source,
+        host=identity.host,
+        public_key=identity.key.public_key_hex(),
+        events=outbox.events,
+    )
+
+
+def _drain(outbox: Outbox, spool: Path, expected: int) -> None:
+    taken = outbox.drain(spool)
+    if taken < expected:
+        raise SpoolFullError(
+            f"{spool.parent}: the outbox is at its bound outbox_max_bytes; publish it, or raise"
+            " RENTROLL_INFERENCE_OUTBOX_MAX_BYTES",
+        )
+
+
+class RecordWriter:
+    """Turns what one engine's meter says into records, and counts what it writes."""
+
+    def __init__(self, labels: EngineLabels, settings: InferenceSettings) -> None:
+        self._labels = labels
+        self._settings = settings
+        self._attribution = attribution_model(settings.attribution)
+        self._open: dict[str, PlannedRequest] = {}
+        self.counts = Counts()
+        self.end_ms = 0
+
+    def records(self, planned: PlannedReplica, opened_ms: int) -> Iterator[Record]:
+        """Everything the replica has to say, in the order in which it must be written."""
+        hardware = planned.model.hardware
+        start_ns = opened_ms * NS_PER_MS
+        meter = EngineMeter(
+            gpus=hardware.gpus,
+            profile=hardware.profile,
+            model=self._attribution,
+            start_ns=start_ns,
+            stall_cap_ns=self._settings.step_cap_ns,
+            interval_ns=self._settings.interval_s * NS_PER_S,
+        )
+        yield self._capacity(opened_ms, hardware.gpus)
+        first_ns = planned.requests[0].admitted_ns if planned.requests else start_ns
+        meter.started(min(start_ns + STARTUP_NS, first_ns))
+        limits = EngineLimits(kv_capacity_tokens=hardware.kv_capacity_tokens)
+        engine = SimulatedEngine(meter, hardware.profile, limits, planned.requests)
+        self._open = {request.id: request for request in planned.requests}
+        last_ns = start_ns
+        for refused in engine.run():
+            for output in meter.take():
+                last_ns = max(last_ns, _end_of(output))
+                yield self._record(output)
+            if refused is not None:
+                last_ns = max(last_ns, refused.admitted_ns)
+                yield self._refused(self._open.pop(refused.id))
+        self.end_ms = -(-last_ns // NS_PER_MS)
+        meter.snapshot(self.end_ms * NS_PER_MS)
+        for output in meter.take():
+            yield self._record(output)
+        yield self._capacity(self.end_ms, 0)
+
+    def _record(self, output: FinishedPart | Interval) -> Record:
+        if isinstance(output, FinishedPart):
+            return self._finished(self._open.pop(output.request), output)
+        self.counts.count_interval(output)
+        entropy = derived_entropy(self._labels.engine, "interval", str(output.end_ns))
+        return interval_record(uuid7(output.end_ns // NS_PER_MS, entropy), self._labels, output)
+
+    def _finished(self, planned: PlannedRequest, part: FinishedPart) -> Record:
+        event_id, admitted_ns, arrival = planned
+        label, _, _, owner, tier, _, context, cached, _, outcome, reasoning_permille = arrival
+        labels = self._labels
+        generated, finished_ns = part.generated_tokens, part.finished_ns
+        reasoning = generated * reasoning_permille // PERMILLE
+        first_ns = part.first_token_ns if generated else 0
+        return self._record_of(
+            event_id,
+            owner.tenant,
+            RequestWire(
+                project=owner.project,
+                api_key=owner.api_key,
+                client_request_id=label,
+                end_user="",
+                model=labels.model,
+                adapter="",
+                endpoint=ENDPOINT,
+                service_tier=tier,
+                region=labels.region,
+                replica=labels.replica,
+                gpu_type=labels.gpu_type,
+                gpus=labels.gpus,
+                outcome=outcome,
+                finish_reason=_FINISH_REASON.get(outcome, ""),
+                http_status=_STATUS[outcome],
+                finished_at=format_time(finished_ns // NS_PER_MS),
+                input_uncached_tokens=context - cached,
+                input_cache_read_tokens=cached,
+                input_cache_write_tokens=0,
+                output_text_tokens=generated - reasoning,
+                output_reasoning_tokens=reasoning,
+                generated_tokens=generated,
+                # Whoever hung up did so before the last token came.
+                delivered_tokens=generated - (outcome == "client_gone" and generated > 0),
+                hidden_tokens=0,
+                gpu_ns=part.gpu_ns,
+                gpu_prefill_ns=part.gpu_prefill_ns,
+                gpu_recompute_ns=part.gpu_recompute_ns,
+                attribution_model=self._attribution.name,
+                queue_ns=part.first_scheduled_ns - admitted_ns if part.first_scheduled_ns else 0,
+                first_token_ns=first_ns - admitted_ns if first_ns else 0,
+                total_ns=finished_ns - admitted_ns,
+                parts=(part_of(labels.engine, part),),
+            ),
+        )
+
+    def _refused(self, planned: PlannedRequest) -> Record:
+        """Turned away at the door: no tokens, no engine, no part."""
+        event_id, admitted_ns, arrival = planned
+        labels = self._labels
+        return self._record_of(
+            event_id,
+            arrival.owner.tenant,
+            RequestWire(
+                project=arrival.owner.project,
+                api_key=arrival.owner.api_key,
+                client_request_id=arrival.label,
+                end_user="",
+                model=labels.model,
+                adapter="",
+                endpoint=ENDPOINT,
+                service_tier=arrival.tier,
+                region=labels.region,
+                replica=labels.replica,
+                gpu_type=labels.gpu_type,
+                gpus=0,
+                outcome=arrival.outcome,
+                finish_reason="",
+                http_status=_STATUS[arrival.outcome],
+                finished_at=format_time(admitted_ns // NS_PER_MS),
+                attribution_model=self._attribution.name,
+                parts=(),
+            ),
+        )
+
+    def _record_of(self, event_id: str, tenant: str, wire: RequestWire) -> Record:
+        self.counts.count_request(wire)
+        return Record("request.finished", event_id, tenant, to_json(wire))
+
+    def _capacity(self, unix_ms: int, gpus: int) -> Record:
+        """The replica is a pool of its own: its GPUs are owned from now on, or no more."""
+        labels = self._labels
+        data = CapacityWire(
+            pool=labels.replica,
+            region=labels.region,
+            gpu_type=labels.gpu_type,
+            gpus_with_engine=gpus,
+            gpus_without_engine=0,
+            gpus_leased=0,
+            effective_at=format_time(unix_ms),
+        )
+        entropy = derived_entropy(labels.engine, "capacity", str(gpus))
+        return Record("capacity.owned", uuid7(unix_ms, entropy), THE_SOURCE, to_json(data))
+
+
+def _end_of(output: FinishedPart | Interval) -> int:
+    return output.finished_ns if isinstance(output, FinishedPart) else output.end_ns
