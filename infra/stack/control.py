@@ -193,7 +193,7 @@ def _keeper_log(home: Path) -> Path:
 
 def _wait(stack: StartedStack, home: Path, on_progress: Progress) -> None:
     """Follow stack.json until it says ready, or the keeper ends."""
-    shown = None
+    shown = StackState()
     while True:
         ended = stack.keeper.poll()
         if ended == ALREADY_RUNS:
