@@ -35,7 +35,8 @@ class HourVerdict:
     """What closing decided about one hour, and the totals of its run.
 
     `excluded` counts requests in the ledger that no registered source signed: not billed.
-    `copies` counts rows beyond the first of each event. `changed` says that a new run was
+    `copies` counts rows beyond the first of each event that are still stored: the server drops
+    them when it merges. `changed` says that a new run was
     published; of an hour that never had usage `run_id` is empty.
     """
 
