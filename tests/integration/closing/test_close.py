@@ -9,7 +9,7 @@ from infra.store.hours import period_problems
 from infra.store.runs import runs_between
 from schemas.errors import ConservationError
 from schemas.ids import derived_entropy, digest_of_hashes, uuid7
-from schemas.periods import HOUR, parse_period
+from schemas.periods import HOUR, parse_hour, parse_period
 from streams.completeness_decisions import DECLARE_LOSS, SETTLE_CONFLICT
 from tests.support.closing import Books, first, states
 from tests.support.events import (
@@ -326,6 +326,17 @@ def test_without_any_source_only_hours_past_the_grace_time_close(books: Books) -
     assert states(closing)[: 22 * 24] == ["published"] * 22 * 24
     assert states(closing)[22 * 24 :] == ["held"] * 8 * 24
     assert "no source is known" in closing.hours[-1].reason
+
+
+def test_hour_in_the_future_closes_once_every_source_is_closed(books: Books) -> None:
+    host = one_busy_hour()
+    books.register(host, at_ms=OCTOBER_MS)
+    books.writer.write(host.records)
+
+    closing = books.close(period=parse_hour("2026-12-01T00"))
+
+    assert states(closing) == ["published"]
+    assert closing.sources == []
 
 
 STEPS = ("sources", "counted", "decided", "inserted", "verified", "recorded", "published")
