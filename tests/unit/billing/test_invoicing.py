@@ -111,6 +111,11 @@ def test_unbilled_lines_are_listed_and_counted_in_the_totals() -> None:
     ]
 
 
+def test_tenant_without_usage_has_an_invoice_of_nothing() -> None:
+    invoice = invoice_of(usage(tenant="globex", quantities={INPUT: 1}))
+    assert (invoice.lines, invoice.total_minor, invoice.requests, invoice.gpu_ns) == ((), 0, 0, 0)
+
+
 def test_other_tenants_stay_out() -> None:
     rows = usage(quantities={INPUT: 1}), usage(tenant="globex", quantities={INPUT: 1})
     assert {line.rated.tenant for line in invoice_of(*rows).lines} == {"acme"}
