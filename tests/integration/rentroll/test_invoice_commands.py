@@ -12,7 +12,7 @@ from billing.price_book_file import read_price_book
 from billing.price_books import import_book
 from billing.stripe_gateway import StripeGateway
 from infra.clickhouse.client import Client
-from infra.store.tables import invoices
+from infra.store.tables import invoices, periods
 from rentroll.invoice_commands import register
 from schemas.errors import ContractError, PeriodNotReadyError
 from tests.support.billing_examples import OCTOBER, usage
@@ -83,6 +83,8 @@ def test_a_month_is_issued_listed_and_shown(
     assert "acme" not in rentroll("list", "--period", "2026-09").output
     with store.connect() as connection:
         row = connection.execute(select(invoices).where(invoices.c.tenant == "acme")).one()
+        states = connection.execute(select(periods.c.tenant, periods.c.state)).all()
+    assert sorted(map(tuple, states)) == [("acme", "invoiced"), ("globex", "invoiced")]
     gateway = StripeGateway("sk_test_rentroll", stripe.base)
     assert gateway.invoice(row.stripe_invoice).total_minor == 600
     gateway.close()
