@@ -16,6 +16,7 @@ from schemas.errors import IngestError
 from schemas.topics import DEAD_LETTERS, TOPICS, Topic
 from streams.batch_transport import batch_topic, install
 from streams.clickhouse_sink import ClickHouseSink
+from streams.columns import warm_up
 from streams.group import Group, Outbox
 from streams.patience import NotNowError
 from streams.settings import StreamSettings
@@ -26,7 +27,7 @@ log = logging.getLogger("rentroll.ingest")
 
 STATISTICS_FILE = "ingest.json"
 _TICK_S = 0.05
-_SETTLE_S = 0.5
+_SETTLE_S = 1.0
 _KEEP_ALIVE_S = 5.0
 _IDLE_CHECK_S = 0.25
 _GC_GENERATIONS = (50_000, 50, 100)
@@ -79,8 +80,10 @@ class IngestWorker:
         topics: tuple[Topic, ...] = TOPICS,
         hook: Hook = no_hook,
     ) -> None:
+        warm_up()
         folder.mkdir(parents=True, exist_ok=True)
         self._settings = settings
+        self._hook = hook
         self._folder = folder
         self._app = make_app(settings, kafka_bootstrap, folder)
         self._group = Group(self._app)
@@ -123,6 +126,7 @@ class IngestWorker:
         gc.freeze()
         gc.set_threshold(*_GC_GENERATIONS)
         worker = faust.Worker(self._app, override_logging=False, quiet=True, redirect_stdouts=False)
+        worker.spinner = None
         try:
             worker.execute_from_commandline()
         except SystemExit as stop:
@@ -195,7 +199,10 @@ class IngestWorker:
         log.info("ingested", extra=self.counters.as_dict())
 
     async def _joined(self, *_signal: object, **_more: object) -> None:
-        self._assigned = True
+        if not self._assigned:
+            self._assigned = True
+            self._hook("joined")
+            self._report_once()
 
     async def _revoked(self, *_signal: object, **_more: object) -> None:
         await self._sink.give_up()
