@@ -18,6 +18,7 @@ from kafka.errors import KafkaError
 
 from inference.outbox import OUTBOX_FILE, OutboxReader, OutboxRow
 from inference.settings import InferenceSettings
+from infra.kafka.probe import serves
 from schemas.errors import ServerError, SpoolError
 
 _LINGER_MS = 50
@@ -225,6 +226,9 @@ class Publisher:
             self._producer = None
 
     def _new_producer(self) -> KafkaProducer:
+        """Asked for first: a producer that finds no broker leaks its sockets as it fails."""
+        if not serves(self._bootstrap):
+            raise ConnectionError(f"no broker serves at {self._bootstrap}")
         return KafkaProducer(
             bootstrap_servers=self._bootstrap,
             enable_idempotence=True,
@@ -235,6 +239,7 @@ class Publisher:
             request_timeout_ms=_REQUEST_TIMEOUT_MS,
             delivery_timeout_ms=_DELIVERY_TIMEOUT_MS,
             max_block_ms=_SEND_BLOCK_MS,
+            bootstrap_timeout_ms=_SEND_BLOCK_MS,
         )
 
 

@@ -116,9 +116,10 @@ def test_reading_goes_on_behind_a_corrupt_frame(tmp_path: Path) -> None:
 
 def test_full_spool_refuses(tmp_path: Path) -> None:
     spool = Spool(tmp_path, settings(spool_max_bytes=65_536))
+    records = [record(number, text='"' + "x" * 1_000 + '"') for number in range(100)]
+    spool.append(records[:50])
     with pytest.raises(SpoolFullError, match="spool_max_bytes=65536"):
-        for number in range(1_000):
-            spool.append([record(number, text='"' + "x" * 1_000 + '"')])
+        spool.append(records[50:])
     spool.close()
     assert all(isinstance(item, Record) for item in everything(tmp_path))
 
