@@ -1,16 +1,19 @@
 """The simulation from file to outboxes: plan, run the replicas side by side, count, report."""
 
+import gc
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Engine
 
 from inference.attribution import attribution_model
-from inference.engine_meter import EngineMeter, FinishedPart
+from inference.engine_account import FinishedPart
+from inference.engine_meter import EngineMeter
 from inference.settings import InferenceSettings
 from inference.simulate.assign import DEFAULT_ASSIGNMENT, read_assignment
 from inference.simulate.emitted import Counts, Emitted, EmittedSource
@@ -69,9 +72,10 @@ def plan_trace(
         FleetFileError: If the assignment is.
     """
     roster = read_assignment(assignment or DEFAULT_ASSIGNMENT)
-    trace = read_trace(path, on_rows=lambda rows: on_progress("reading the trace", rows, 0))
-    workload = workload_of_trace(trace, seed=seed, roster=roster)
-    return plan_workload(workload, when, settings or InferenceSettings(), on_progress)
+    with _uncollected():
+        trace = read_trace(path, on_rows=lambda rows: on_progress("reading the trace", rows, 0))
+        workload = workload_of_trace(trace, seed=seed, roster=roster)
+        return plan_workload(workload, when, settings or InferenceSettings(), on_progress)
 
 
 def plan_fleet(
@@ -87,8 +91,22 @@ def plan_fleet(
     Raises:
         FleetFileError: If the file is wrong anywhere.
     """
-    workload = workload_of_fleet(read_fleet(path), seed=seed)
-    return plan_workload(workload, when, settings or InferenceSettings(), on_progress)
+    fleet = read_fleet(path)
+    with _uncollected():
+        workload = workload_of_fleet(fleet, seed=seed)
+        return plan_workload(workload, when, settings or InferenceSettings(), on_progress)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """A plan is a hundred thousand small things that all live on: nothing to collect meanwhile."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def plan_workload(
