@@ -163,11 +163,12 @@ class RecordWriter:
             interval_ns=self.settings.interval_s * NS_PER_S,
         )
         yield self._capacity(opened_ms, hardware.gpus)
-        first_ns = planned.requests[0].admitted_ns if planned.requests else start_ns
+        requests = planned.requests()
+        first_ns = requests[0].admitted_ns if requests else start_ns
         meter.started(min(start_ns + STARTUP_NS, first_ns))
         limits = EngineLimits(kv_capacity_tokens=hardware.kv_capacity_tokens)
-        engine = SimulatedEngine(meter, hardware.profile, limits, planned.requests)
-        self._open = {request.id: request for request in planned.requests}
+        engine = SimulatedEngine(meter, hardware.profile, limits, requests)
+        self._open = {request.id: request for request in requests}
         last_ns = start_ns
         for refused in engine.run():
             for output in meter.take():

@@ -200,10 +200,11 @@ def _dry_run(
     settings: InferenceSettings, replica: PlannedReplica, on_requests: Callable[[int], None]
 ) -> int:
     """When the last request of a replica finishes, in Unix ns; 0 if it has none."""
-    if not replica.requests:
+    requests = replica.requests()
+    if not requests:
         return 0
     hardware = replica.model.hardware
-    first_ns = replica.requests[0].admitted_ns
+    first_ns = requests[0].admitted_ns
     meter = EngineMeter(
         gpus=hardware.gpus,
         profile=hardware.profile,
@@ -214,13 +215,13 @@ def _dry_run(
     )
     limits = EngineLimits(kv_capacity_tokens=hardware.kv_capacity_tokens)
     last_ns = first_ns
-    for refused in SimulatedEngine(meter, hardware.profile, limits, replica.requests).run():
+    for refused in SimulatedEngine(meter, hardware.profile, limits, requests).run():
         for output in meter.take():
             if isinstance(output, FinishedPart):
                 last_ns = max(last_ns, output.finished_ns)
         if refused is not None:
             last_ns = max(last_ns, refused.admitted_ns)
-    on_requests(len(replica.requests))
+    on_requests(len(requests))
     return last_ns
 
 
@@ -238,11 +239,11 @@ def _spread(
     shares: list[list[int]] = [[] for _ in range(workers)]
     loads = [0] * workers
     for index in sorted(
-        range(len(plan.replicas)), key=lambda index: -len(plan.replicas[index].requests)
+        range(len(plan.replicas)), key=lambda index: -len(plan.replicas[index].arrivals)
     ):
         least = loads.index(min(loads))
         shares[least].append(index)
-        loads[least] += len(plan.replicas[index].requests)
+        loads[least] += len(plan.replicas[index].arrivals)
     done = 0
 
     def on_amount(amount: int) -> None:
