@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from inference.engine_meter import FinishedPart, Interval
+from inference.engine_account import FinishedPart, Interval
 from schemas.control import CloseReason
 from schemas.fleet import SignedRange
 from schemas.ids import format_ms

@@ -91,8 +91,8 @@ def _collect(links: Sequence[Connection], on_amount: Callable[[int], None]) -> l
 
 
 def _work_on(share: Sequence[Task], work: Work[Task, Result], link: Connection) -> None:
-    # What came over lives to the end: the collector need not look through it again and again.
-    gc.freeze()
+    # This process ends with its share, and nothing in it makes cycles: collecting only costs.
+    gc.disable()
     try:
         link.send([work(task, link.send) for task in share])
     except RentrollError as error:

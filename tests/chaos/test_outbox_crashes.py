@@ -17,9 +17,9 @@ from inference.settings import InferenceSettings
 from inference.spool import Spool
 from infra.kafka.topics import ensure_topics
 from infra.signing import range_is_signed
-from schemas.fleet import SignedRange
+from schemas.fleet import RangePurpose, SignedRange
 from schemas.ids import content_hash, range_sha256
-from tests.support.outbox_process import FINISHED
+from tests.support.killable_outbox import FINISHED
 from tests.support.simulated import identity, record
 from tests.support.topic_reader import read_topics
 
@@ -30,7 +30,7 @@ SEED = 20_261_124
 
 def start(folder: Path, bootstrap: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.outbox_process", str(folder), bootstrap],
+        [sys.executable, "-m", "tests.support.killable_outbox", str(folder), bootstrap],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -95,7 +95,7 @@ def verify_ranges(events: list[dict[str, object]], values: dict[str, bytes]) -> 
         signed = SignedRange.model_validate_json(json.dumps(data["range"]))
         assert signed.sequence_first == covered + 1
         assert signed.sha256 == range_sha256(hashes[covered : signed.sequence_last])
-        purpose = "closed" if str(event["type"]).endswith("closed.v1") else "interval"
+        purpose: RangePurpose = "closed" if str(event["type"]).endswith("closed.v1") else "interval"
         key = identity().key.public_key_hex()
         assert range_is_signed(key, str(event["source"]), purpose, signed)
         covered = signed.sequence_last

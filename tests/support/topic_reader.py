@@ -27,7 +27,7 @@ def read_topics(bootstrap: str, topics: Sequence[str], sources: Sequence[str]) -
     consumer.seek_to_beginning(*partitions)
     ends = consumer.end_offsets(partitions)
     found: list[Lying] = []
-    while any(consumer.position(one) < ends[one] for one in partitions):
+    while any((consumer.position(one) or 0) < ends[one] for one in partitions):
         for records in consumer.poll(timeout_ms=500).values():
             found += [Lying(one.topic, one.key, one.value) for one in records]
     consumer.close()

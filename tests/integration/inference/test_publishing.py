@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from inference.outbox import OutboxRow
 from inference.publisher import PublishedCounts, publish_outboxes
 from inference.settings import InferenceSettings
 from inference.simulate.emitted import Emitted
@@ -15,7 +16,7 @@ from infra.store.migrate import upgrade
 from infra.store.sources import registered_keys
 from schemas.errors import ServerError, SpoolError
 from schemas.topics import record_key
-from tests.support.simulated import OutboxRow, outbox_rows, small_plan
+from tests.support.simulated import outbox_rows, small_plan
 from tests.support.topic_reader import Lying, read_topics
 
 TOPICS = ("usage.v1", "capacity.v1", "control.v1")

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from inference.attribution import EngineProfile, StepWork, attribution_model
-from inference.engine_meter import EngineMeter, FinishedPart, Interval
+from inference.engine_account import FinishedPart, Interval
+from inference.engine_meter import EngineMeter
 from schemas.errors import ConservationError
 from schemas.units import NS_PER_HOUR, NS_PER_S
 
