@@ -42,7 +42,7 @@ def worker(asked: argparse.Namespace, folder: Path) -> float:
 
     log_as_json(quiet=True)
     ingest = IngestWorker(
-        StreamSettings(ingest_rows=asked.rows, ingest_group="bench"),
+        StreamSettings(ingest_rows=asked.rows, ingest_group=f"bench-{os.getpid()}"),
         kafka_bootstrap=asked.kafka,
         ledger=ClickHouseSink(asked.clickhouse, "bench_worker"),
         folder=folder,
@@ -130,7 +130,7 @@ def naive(asked: argparse.Namespace, folder: Path) -> float:
     warm_up()
     client = connect(asked.clickhouse, "bench_naive")
     app = faust.App(
-        "bench-naive",
+        f"bench-naive-{os.getpid()}",
         broker=f"kafka://{asked.kafka}",
         datadir=str(folder),
         web_enabled=False,

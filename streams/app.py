@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -32,6 +33,10 @@ _KEEP_ALIVE_S = 5.0
 _IDLE_CHECK_S = 0.25
 _GC_GENERATIONS = (50_000, 50, 100)
 """Decoding makes hundreds of thousands of short-lived objects and no cycles among them."""
+
+
+_SWITCH_S = 0.001
+"""Decoding holds the interpreter; inserts and fetches, waiting for it, would idle their servers."""
 
 
 def make_app(settings: StreamSettings, kafka_bootstrap: str, folder: Path) -> faust.App:
@@ -125,6 +130,7 @@ class IngestWorker:
             self._app.task(self._watch(until_idle_s, on_progress))
         gc.freeze()
         gc.set_threshold(*_GC_GENERATIONS)
+        sys.setswitchinterval(_SWITCH_S)
         worker = faust.Worker(self._app, override_logging=False, quiet=True, redirect_stdouts=False)
         worker.spinner = None
         try:

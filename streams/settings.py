@@ -21,8 +21,11 @@ class StreamSettings(BaseSettings):
     ingest_bytes: int = Field(
         default=48 * 2**20, ge=2**20, le=2**30, description="record bytes of one insert, about"
     )
-    ingest_linger_ms: int = Field(
-        default=500, ge=1, le=60_000, description="how long a record waits for others, at most"
+    ingest_quiet_ms: int = Field(
+        default=400, ge=1, le=60_000, description="without new records, after which to insert"
+    )
+    ingest_wait_ms: int = Field(
+        default=3_000, ge=1, le=600_000, description="longest that a record waits for others"
     )
     ingest_fetch_bytes: int = Field(
         default=2**20,
