@@ -5,6 +5,7 @@ PACKAGES := schemas streams inference billing infra rentroll
 BIN := .venv/bin
 UV := $(BIN)/uv pip
 DEMO_ARGS ?=
+BENCH_ARGS ?=
 
 .PHONY: help demo test check lint types layers format setup schemas docs lock clean
 help: ## Show what each target does
@@ -41,6 +42,10 @@ check: lint types layers ## Lint, types, import contracts, repo rules
 	@$(BIN)/pytest -q tests/repo
 test: check ## Everything CI runs
 	@$(BIN)/pytest --no-skips --hypothesis-profile=ci tests
+bench-ingest: .venv/.runtime ## Measure ingest: a million events, beside a naive agent and a bare consumer
+	@$(BIN)/python -m bench.ingest $(BENCH_ARGS)
+bench-simulate: .venv/.runtime ## Measure the simulator: events a second to disk
+	@$(BIN)/python -m bench.simulate $(BENCH_ARGS)
 schemas: .venv/.runtime ## Generate JSON Schema and AsyncAPI from the contracts
 	@$(BIN)/python -m schemas.generate
 docs: .venv/.runtime ## Generate the settings tables of docs/settings.md
