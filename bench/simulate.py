@@ -57,7 +57,7 @@ def main() -> None:
             reader.close()
         reference_s = min(reference(values, folder) for _ in range(RUNS))
     records, requests = emitted.counts.records, emitted.events
-    print(f"trace               {trace.name}: {requests:,} requests, {worker_count(0)} cores")
+    print(f"trace               {trace.name}: {requests:,} requests, {worker_count(0)} processes")
     print(f"events              {records:,} of {emitted.counts.value_bytes // records} bytes")
     print(f"wall                {best_s:.2f} s, the best of {RUNS}")
     print(f"events/s            {records / best_s:,.0f} (target {TARGET_EVENTS_PER_S:,})")

@@ -145,6 +145,7 @@ class FixedMarginal:
         if decoding:
             # One token per pass each: a token looks at what its pass reads, so pairs are reads.
             grown = passes * (passes + 1) // 2
+            all_tokens = passes * count
             all_reads = all_pairs = passes * sum(computed) + count * grown
             reads = pairs = []
         else:
@@ -152,8 +153,8 @@ class FixedMarginal:
             both = list(zip(tokens, computed, strict=True))
             reads = [kv_tokens_read(passes, chunk, before) for chunk, before in both]
             pairs = [attention_pairs(chunk, before) for chunk, before in both]
-            all_reads, all_pairs = sum(reads), sum(pairs)
-        all_flops = sum(tokens) * profile.flops_per_token + all_pairs * profile.attention_flops
+            all_tokens, all_reads, all_pairs = sum(tokens), sum(reads), sum(pairs)
+        all_flops = all_tokens * profile.flops_per_token + all_pairs * profile.attention_flops
         moved = weight_bytes + all_reads * kv_bytes
         kv_weight = count * kv_bytes
         if moved * profile.peak_flops_per_s >= all_flops * profile.bandwidth_bytes_per_s:
@@ -229,7 +230,9 @@ def split(total: int, weights: Sequence[int], ties: Sequence[str]) -> list[int]:
     shares = [divmod(total * weight, whole_weight) for weight in weights]
     parts, remainders = map(list, zip(*shares, strict=True))
     left = total - sum(parts)
-    if left:
+    if left == 1 and remainders.count(largest := max(remainders)) == 1:
+        parts[remainders.index(largest)] += 1
+    elif left:
         favoured = sorted(remainders)[-left:]
         if remainders.count(favoured[0]) > favoured.count(favoured[0]):
             return apportion(total, weights, ties)

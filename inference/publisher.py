@@ -104,7 +104,7 @@ class Publisher:
         sent = self._send() if time.monotonic() >= self._retry_s else 0
         if not sent:
             self._release(everything=True)
-            if not self.idle:
+            if not self.idle or self._retry_s:
                 time.sleep(_WAIT_S)
         return sent
 
@@ -126,7 +126,8 @@ class Publisher:
             rows = feed.reader.read(feed.sent_to, _READ_ROWS)
             if not rows:
                 continue
-            if self.idle:
+            if self.idle and not self._retry_s:
+                # Nothing was asked of Kafka until now, so its silence counts from here.
                 self._last_ack_s = time.monotonic()
             try:
                 for row in rows:
@@ -176,6 +177,7 @@ class Publisher:
             topics[sent.topic] = topics.get(sent.topic, 0) + 1
             self.counts.value_bytes += sent.size_bytes
             self._last_ack_s = time.monotonic()
+            self._retry_s = 0.0
         self._release(everything=False)
 
     def _release(self, *, everything: bool) -> None:

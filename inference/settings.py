@@ -41,7 +41,7 @@ class InferenceSettings(BaseSettings):
         default=200, ge=1, le=60_000, description="the window of the policy `interval`"
     )
     outbox_batch_records: int = Field(
-        default=4_096, ge=1, le=100_000, description="records per transaction of the outbox"
+        default=16_384, ge=1, le=100_000, description="records per transaction of the outbox"
     )
     outbox_max_bytes: int = Field(
         default=16_384 * MIB,
@@ -67,5 +67,5 @@ class InferenceSettings(BaseSettings):
         description="without any acknowledgement for this long, publishing gives up with an error",
     )
     simulate_workers: int = Field(
-        default=0, ge=0, le=256, description="processes that simulate replicas; 0: one per core"
+        default=0, ge=0, le=256, description="processes that simulate replicas; 0: two per core"
     )

@@ -35,7 +35,8 @@ STARTUP_NS = 30 * NS_PER_S
 """An engine boots for this long, or until its first request, whichever is sooner."""
 ENDPOINT = "v1/chat/completions"
 _APPEND_RECORDS = 256
-_DRAIN_RECORDS = 4_096
+_DRAIN_RECORDS = 16_384
+"""Seldom: each time waits for the disk. The spool holds some 20 MB until then."""
 _STATUS: dict[Outcome, int] = {
     "stop": 200,
     "length": 200,
