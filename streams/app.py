@@ -66,9 +66,8 @@ def make_app(settings: StreamSettings, kafka_bootstrap: str, folder: Path) -> fa
         producer_acks=-1,
         producer_compression_type="lz4",
         producer_max_request_size=DEAD_LETTERS.max_message_bytes,
-        stream_buffer_maxsize=settings.ingest_buffered_batches,
     )
-    install(app, grouped=settings.ingest_grouped)
+    install(app, buffered_batches=settings.ingest_buffered_batches, grouped=settings.ingest_grouped)
     return app
 
 
@@ -144,7 +143,7 @@ class IngestWorker:
             raise IngestError(f"ingest stopped with status {code}; the log says why")
 
     def _subscribe(self, topic: Topic) -> None:
-        source = batch_topic(self._app, topic.name, self._settings.ingest_buffered_batches)
+        source = batch_topic(self._app, topic.name)
 
         async def ingest(stream: Any) -> None:
             async for event in stream.noack().events():

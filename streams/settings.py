@@ -34,7 +34,7 @@ class StreamSettings(BaseSettings):
         description="of one fetch and partition, compressed; one record may exceed it",
     )
     ingest_buffered_batches: int = Field(
-        default=2, ge=2, le=64, description="fetches of one topic that wait to be decoded"
+        default=4, ge=1, le=64, description="fetches of one topic that wait to be decoded, about"
     )
     ingest_parallel_inserts: int = Field(
         default=2, ge=1, le=64, description="inserts that one worker has open at the same time"
