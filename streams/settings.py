@@ -22,7 +22,10 @@ class StreamSettings(BaseSettings):
         default=48 * 2**20, ge=2**20, le=2**30, description="record bytes of one insert, about"
     )
     ingest_quiet_ms: int = Field(
-        default=400, ge=1, le=60_000, description="without new records, after which to insert"
+        default=400,
+        ge=1,
+        le=60_000,
+        description="at the log's end without new records, after which to insert",
     )
     ingest_wait_ms: int = Field(
         default=3_000, ge=1, le=600_000, description="longest that a record waits for others"
