@@ -178,7 +178,7 @@ class EngineMeter:
         one.drafts_rejected = drafts_rejected
         one.finished_ns = now_ns
         self._unfinished -= 1
-        if self._is_in_flight(request):
+        if self._steps and self._is_in_flight(request):
             self._finished_in_flight += 1
         else:
             self._make_final(request, one)
@@ -215,7 +215,9 @@ class EngineMeter:
 
     def _advance(self, now_ns: int) -> int:
         """Bring the account up to `now_ns`, ending intervals on the way; the time that counts."""
-        now_ns = self._latest_ns = max(now_ns, self._latest_ns)
+        if now_ns < self._latest_ns:
+            now_ns = self._latest_ns
+        self._latest_ns = now_ns
         while now_ns >= self._cut_ns:
             cut_ns = self._cut_ns
             if not self._steps:
@@ -292,18 +294,19 @@ class EngineMeter:
         self._attributed_ns += total_ns
         self._in_flight_ns += total_ns
         work, opens = step.work, step.opens
-        self._tokens += sum(work.tokens)
+        tokens = work.tokens
+        self._tokens += sum(tokens)
         shares = attribute(self._model, self._profile, self._gpus, total_ns, work, step.requests)
-        for one, share, tokens in zip(opens, shares, work.tokens, strict=True):
+        for one, share, count in zip(opens, shares, tokens, strict=True):
             one.gpu_ns += share
-            one.decode += tokens
+            one.decode += count
         for index, prefill, recomputed in step.told:
-            one, tokens = opens[index], work.tokens[index]
+            one = opens[index]
             if prefill:
-                one.prefill_ns += shares[index] * prefill // tokens
+                one.prefill_ns += shares[index] * prefill // tokens[index]
             if recomputed:
-                one.recompute_ns += shares[index] * recomputed // tokens
-            reached = work.computed[index] + tokens
+                one.recompute_ns += shares[index] * recomputed // tokens[index]
+            reached = work.computed[index] + tokens[index]
             if reached >= one.prompt:
                 one.first_token_ns = one.first_token_ns or now_ns
                 if reached >= one.recompute_until:
