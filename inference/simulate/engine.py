@@ -238,8 +238,7 @@ class SimulatedEngine:
             room = (self._limits.kv_capacity_tokens - decoding.kv_tokens) // count
             passes = min(passes, room)
         left = min(decoding.last_pass) - decoding.pass_number
-        passes = min(passes, left)
-        return passes if passes > 1 else 1
+        return max(min(passes, left), 1)
 
     def _chunks(self, launch_ns: int) -> list[int]:
         """Tokens per prompt of one pass, in their order, after making room for them.
