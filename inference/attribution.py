@@ -157,12 +157,13 @@ class FixedMarginal:
         kv_bytes = profile.kv_bytes_per_token
         weight_bytes = passes * profile.weight_bytes
         decoding = tokens.count(passes) == count
+        reads: list[int] = []
+        pairs: list[int] = []
         if decoding:
             # One token per pass each: a token looks at what its pass reads, so pairs are reads.
             grown = passes * (passes + 1) // 2
             all_tokens = passes * count
             all_reads = all_pairs = passes * sum(computed) + count * grown
-            reads = pairs = []
         else:
             grown = 0
             reads, pairs = _reads_and_pairs(step)

@@ -119,7 +119,7 @@ class EngineMeter:
         """
         now_ns = self._advance(now_ns)
         try:
-            opens = [self._open[request] for request in requests]
+            opens = list(map(self._open.__getitem__, requests))
         except KeyError as error:
             raise ConservationError(f"request {error} is in a step but was not added") from error
         step = StepInFlight(requests, work, opens)
@@ -146,9 +146,10 @@ class EngineMeter:
         self._mark_ns = now_ns
         self._steps_done += 1
         if step.requests:
-            stall_ns = max(busy_ns - self._stall_cap_ns, 0)
-            self._stall_ns += self._gpus * stall_ns
-            self._attribute(step, self._gpus * (busy_ns - stall_ns), now_ns)
+            if busy_ns > self._stall_cap_ns:
+                self._stall_ns += self._gpus * (busy_ns - self._stall_cap_ns)
+                busy_ns = self._stall_cap_ns
+            self._attribute(step, self._gpus * busy_ns, now_ns)
         else:
             self._overhead_ns += self._gpus * busy_ns
         if not self._unfinished and not self._steps:
@@ -215,9 +216,7 @@ class EngineMeter:
 
     def _advance(self, now_ns: int) -> int:
         """Bring the account up to `now_ns`, ending intervals on the way; the time that counts."""
-        if now_ns < self._latest_ns:
-            now_ns = self._latest_ns
-        self._latest_ns = now_ns
+        now_ns = self._latest_ns = max(now_ns, self._latest_ns)
         while now_ns >= self._cut_ns:
             cut_ns = self._cut_ns
             if not self._steps:
