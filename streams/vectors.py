@@ -128,4 +128,5 @@ def _joined(column: pa.Array, length: int) -> bytes:
         return b""
     offsets = memoryview(column.buffers()[1]).cast("i")
     first = offsets[column.offset]
-    return column.buffers()[2].slice(first, length * len(column)).to_pybytes()
+    joined: bytes = column.buffers()[2].slice(first, length * len(column)).to_pybytes()
+    return joined
