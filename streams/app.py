@@ -15,7 +15,7 @@ import faust
 
 from schemas.errors import IngestError
 from schemas.topics import DEAD_LETTERS, TOPICS, Topic
-from streams.batch_transport import batch_topic, install
+from streams.batch_transport import RecordBatch, batch_topic, install
 from streams.clickhouse_sink import ClickHouseSink
 from streams.columns import warm_up
 from streams.group import Group, Outbox
@@ -31,8 +31,6 @@ _TICK_S = 0.05
 _SETTLE_S = 1.0
 _KEEP_ALIVE_S = 5.0
 _IDLE_CHECK_S = 0.25
-_GC_GENERATIONS = (50_000, 50, 100)
-"""Decoding makes hundreds of thousands of short-lived objects and no cycles among them."""
 
 
 _SWITCH_S = 0.001
@@ -128,7 +126,6 @@ class IngestWorker:
         if until_idle_s is not None or on_progress is not None:
             self._app.task(self._watch(until_idle_s, on_progress))
         gc.freeze()
-        gc.set_threshold(*_GC_GENERATIONS)
         sys.setswitchinterval(_SWITCH_S)
         worker = faust.Worker(self._app, override_logging=False, quiet=True, redirect_stdouts=False)
         worker.spinner = None
@@ -147,7 +144,11 @@ class IngestWorker:
 
         async def ingest(stream: Any) -> None:
             async for event in stream.noack().events():
-                await self._sink.take(event.value, event.message.generation_id)
+                batch: RecordBatch = event.value
+                try:
+                    await self._sink.take(batch, event.message.generation_id)
+                finally:
+                    batch.let_go()
 
         ingest.__name__ = f"ingest_{topic.name.replace('.', '_')}"
         self._app.agent(source, name=f"ingest.{topic.name}")(ingest)

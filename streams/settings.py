@@ -19,7 +19,7 @@ class StreamSettings(BaseSettings):
         default=20_000, ge=1, le=200_000, description="records of one insert, about"
     )
     ingest_bytes: int = Field(
-        default=48 * 2**20, ge=2**20, le=2**30, description="record bytes of one insert, about"
+        default=32 * 2**20, ge=2**20, le=2**30, description="decoded bytes of one insert, about"
     )
     ingest_quiet_ms: int = Field(
         default=400,

@@ -232,7 +232,7 @@ class Sink:
             self._decoder, decode, *place, run.offsets, run.values
         )
         self.counters.decode_ns += perf_counter_ns() - started_ns
-        size = sum(len(value) for value in run.values if value is not None)
+        size = sum(table.nbytes for table in decoded.tables.values())
         return Piece(run.start, run.end, len(run.offsets), size, decoded)
 
     def _is_idle(self, place: Place, partition: Partition[Decoded]) -> bool:
@@ -275,9 +275,8 @@ class Sink:
         rows = 0
         for table, parts in _by_table(pieces).items():
             self._hook("before-insert")
-            whole = gather(parts)
-            rows += len(whole)
-            await self._insert(place, table, whole, (start, end))
+            rows += sum(map(len, parts))
+            await self._insert(place, table, parts, (start, end))
             self._hook("after-insert")
         partition.range_written()
         self.counters.ranges += 1
@@ -285,7 +284,7 @@ class Sink:
         self.counters.records += sum(piece.rows for piece in pieces)
 
     async def _insert(
-        self, place: Place, table: Table, rows: pa.Table, bounds: tuple[int, int]
+        self, place: Place, table: Table, parts: Sequence[pa.Table], bounds: tuple[int, int]
     ) -> None:
         """Insert until it is done; what the server refuses for its content is dead-lettered."""
 
@@ -296,7 +295,7 @@ class Sink:
 
         async def attempt() -> list[RefusedRow]:
             return await asyncio.get_running_loop().run_in_executor(
-                self._inserter, insert_what_is_taken, insert, rows
+                self._inserter, lambda: insert_what_is_taken(insert, gather(parts))
             )
 
         started_ns = perf_counter_ns()
