@@ -83,6 +83,26 @@ class Interval(NamedTuple):
     oldest_open_ms: int
 
 
+class OpenRequest(NamedTuple):
+    """A request that is not final yet, as far as it is known; for recovery after a crash.
+
+    `generated_tokens` is -1 while it has not finished.
+    """
+
+    request: str
+    gpu_ns: int
+    gpu_prefill_ns: int
+    gpu_recompute_ns: int
+    prompt_computed_tokens: int
+    recomputed_tokens: int
+    decode_scheduled_tokens: int
+    drafts_rejected_tokens: int
+    generated_tokens: int
+    added_ns: int
+    first_scheduled_ns: int
+    first_token_ns: int
+
+
 class _Open:
     """A request that the meter still counts on.
 
@@ -314,6 +334,30 @@ class EngineMeter:
         out, self._out = self._out, []
         return out
 
+    def so_far(self, now_ns: int) -> Interval:
+        """The interval as it would be if it ended now; nothing ends."""
+        return self._interval(self._advance(now_ns))
+
+    def open_requests(self) -> list[OpenRequest]:
+        """Every request that is not final; their `gpu_ns` add up to what is in flight."""
+        return [
+            OpenRequest(
+                request,
+                one.gpu_ns,
+                one.prefill_ns,
+                one.recompute_ns,
+                one.prompt_computed,
+                one.recomputed,
+                one.decode,
+                one.drafts_rejected,
+                one.generated,
+                one.added_ns,
+                one.first_scheduled_ns,
+                one.first_token_ns,
+            )
+            for request, one in self._open.items()
+        ]
+
     # How time is kept.
 
     def _advance(self, now_ns: int) -> int:
@@ -353,11 +397,11 @@ class EngineMeter:
         else:
             self._cut_ns = hour_end_ns
 
-    def _cut(self, end_ns: int) -> None:
+    def _interval(self, end_ns: int) -> Interval:
         open_step_ns = self._gpus * (end_ns - self._mark_ns) if self._steps else 0
         owned_ns = self._gpus * (end_ns - self._start_ns)
         running = sum(one.running and one.generated < 0 for one in self._open.values())
-        interval = Interval(
+        return Interval(
             start_ns=self._start_ns,
             end_ns=end_ns,
             owned_ns=owned_ns,
@@ -380,10 +424,13 @@ class EngineMeter:
                 (one.admitted_ms for one in self._open.values()), default=end_ns // NS_PER_MS
             ),
         )
+
+    def _cut(self, end_ns: int) -> None:
+        interval = self._interval(end_ns)
         _check(interval)
         self._out.append(interval)
         self._start_ns = end_ns
-        self._open_step_start_ns = open_step_ns
+        self._open_step_start_ns = interval.open_step_end_ns
         self._in_flight_start_ns = self._in_flight_ns
         self._ordinal_start = self._ordinal
         self._attributed_ns = self._stall_ns = self._idle_ns = 0
