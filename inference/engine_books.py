@@ -12,6 +12,7 @@ disk refuses waits in memory, bounded.
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from inference.attribution import StepWork
 from inference.engine_meter import EngineMeter, FinishedPart, Interval, OpenRequest
@@ -30,13 +31,20 @@ from inference.engine_records import (
     StopRecord,
 )
 from inference.settings import InferenceSettings
-from inference.spool import Spool
 from inference.wire import THE_SOURCE, Record, to_json
 from schemas.errors import SpoolError
 from schemas.ids import uuid7_unix_ms
 from schemas.units import NS_PER_HOUR, NS_PER_MS, NS_PER_S
 
 FAULT_CHARS_MAX = 300
+
+
+class RecordSink(Protocol):
+    """Where records go: a `Spool`."""
+
+    def append(self, records: Sequence[Record]) -> bool:
+        """Keep records; raises `SpoolError` or `OSError` where it cannot."""
+        ...
 
 
 class EngineBooks:
@@ -55,7 +63,7 @@ class EngineBooks:
         self,
         boot: EngineBoot,
         meter: EngineMeter,
-        spool: Spool,
+        spool: RecordSink,
         settings: InferenceSettings,
         *,
         now_ns: Callable[[], int],
@@ -145,6 +153,14 @@ class EngineBooks:
             )
             if self._blind:
                 self._finish_blindly(request, generated)
+
+    def facts_of(self, request: str) -> RequestFacts:
+        """What is known of an open request.
+
+        Raises:
+            KeyError: If it is not open; the only method that raises, and no hook calls it.
+        """
+        return self._facts[request]
 
     def write_out(self) -> None:
         """Write what has become final; cheap when nothing has."""

@@ -93,7 +93,9 @@ def changed_values(draw: st.DrawFn) -> bytes:
     elif how == "as-float" and type(old) is int:
         parent[key] = float(old)
     elif isinstance(old, str):
-        parent[key] = draw(st.sampled_from([old + "\n", "\n" + old, old + " ", old.upper(), old[:-1]]))
+        parent[key] = draw(
+            st.sampled_from([old + "\n", "\n" + old, old + " ", old.upper(), old[:-1]])
+        )
     return compact(event)
 
 

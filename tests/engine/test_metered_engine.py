@@ -117,10 +117,11 @@ def assert_tokens_as_the_client_saw_them(books: Books, load: Load) -> None:
         pytest.param({}, id="as it comes"),
         pytest.param(
             {
-                "num_gpu_blocks_override": 40,
+                "num_gpu_blocks_override": 20,
+                "max_model_len": 512,
                 "max_num_batched_tokens": 64,
                 "max_num_seqs": 16,
-                "block_size": 16,
+                "block_size": 32,
             },
             id="preemption and chunked prefill",
         ),
