@@ -181,19 +181,21 @@ class EngineBooks:
                 self._guard("mark", self._mark)
 
     def stop(self) -> None:
-        """The engine ends: close its last interval."""
+        """The engine ends. Where it still holds requests, that is a death: the sidecar buries it.
+
+        It does so from the mark that is written here, so nothing is unaccounted for.
+        """
         with self._lock:
             if self._stopped:
                 return
-            now_ns = self._now_ns()
             if not self._blind:
-                self._guard("stop", self._meter.snapshot)
-                self.write_out()
+                self._guard("stop", self._stop)
             if self._blind:
-                self._mark_blindly(now_ns, end=True)
+                for request in list(self._facts):
+                    self._finish_blindly(request, max(self._generated(request), 0))
+                self._mark_blindly(self._now_ns(), end=True)
+                self._write_stop()
             self._stopped = True
-            stop = StopRecord(self._boot.engine, self._now_ns())
-            self._write([self._record(ENGINE_STOP, to_json(stop))])
 
     def failed(self, hook: str, why: object) -> None:
         """Count a failure of the metering; from the first on, the books do not close."""
@@ -247,6 +249,18 @@ class EngineBooks:
         self._meter.advance(now_ns)
         self._write_final(now_ns)
         self._write([self._mark_record(now_ns)])
+
+    def _stop(self, now_ns: int) -> None:
+        self._mark(now_ns)
+        if self._facts:
+            return
+        self._meter.snapshot(now_ns)
+        self._write_final(now_ns)
+        self._write_stop()
+
+    def _write_stop(self) -> None:
+        stop = StopRecord(self._boot.engine, self._now_ns())
+        self._write([self._record(ENGINE_STOP, to_json(stop))])
 
     def _mark_record(self, now_ns: int) -> Record:
         # Generated tokens first: what was scheduled is then never less than they need.

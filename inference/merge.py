@@ -154,6 +154,11 @@ class Merge:
         """A round begins: doors that are found later admit nobody before this time."""
         self._begun_ms = now_ms - self._late_ns // NS_PER_MS
 
+    def door_found(self, door: str) -> None:
+        """A door's spool is there; until it is read, nobody knows whom it has admitted."""
+        if door not in self.doors:
+            self.doors[door] = DoorState(self._watermark_ms)
+
     # What was read.
 
     def engine_said(self, engine: str, record: Record) -> None:

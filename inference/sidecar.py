@@ -87,6 +87,9 @@ class Sidecar:
         self._merge.begin(now_ms)
         # Listed first: a door that comes later admits nobody before `now_ms`.
         spools = {kind: self._list(kind) for kind in KINDS}
+        for name, folder in spools["door"]:
+            if name not in self._spools and segment_numbers(folder):
+                self._merge.door_found(folder.name)
         moved: dict[str, SpoolState] = {}
         lost: list[Record] = []
         read, whole = 0, True

@@ -41,7 +41,6 @@ class Load:
             max_tokens=dice.randint(1, 40),
             ignore_eos=dice.random() < 0.8,
             temperature=1.0,
-            seed=number,
         )
         self.engine.add_request(name, {"prompt_token_ids": prompt}, options)
         self.prompts[name] = len(prompt)

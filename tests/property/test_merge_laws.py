@@ -1,81 +1,21 @@
 """Merging doors and engines: exactly one event per request, whatever is read when and who dies."""
 
-import random
 from collections import Counter, defaultdict
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.merge import DoorState, EngineState, Merge, WaitingRequest
-from inference.merged_events import EnginePart
+from inference.engine_records import ENGINE_STOP
 from inference.wire import Record
 from schemas.ids import parse_ms, uuid7_unix_ms
-from schemas.units import NS_PER_MS, NS_PER_S
 from schemas.usage import EnginePartFinishedData, RequestFinishedData
-from tests.support.host_history import MONO_OFFSET_NS, HostHistory, Written
+from tests.support.host_history import HostHistory
+from tests.support.merged_history import merged
 
 SEEDS = st.integers(0, 2**32)
-
-
-def again[State](state: State, kind: Any) -> State:
-    """What comes back when it was stored."""
-    return msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=kind)
-
-
-def restarted(merge: Merge) -> Merge:
-    """A merge that goes on from what is stored, as after kill -9 of the sidecar."""
-    fresh = Merge(500)
-    fresh.restore(
-        {one: again(state, WaitingRequest) for one, state in merge.requests.items()},
-        {one: again(state, EngineState) for one, state in merge.engines.items()},
-        {one: again(state, DoorState) for one, state in merge.doors.items()},
-        dict(merge.finished),
-        [again(one, EnginePart) for one in merge.strays],
-    )
-    return fresh
-
-
-def merged(history: HostHistory, seed: int, *, restarts: bool = True) -> list[Record]:
-    """The events of a history, read in rounds of any size, engines before doors in each."""
-    dice = random.Random(seed)
-    merge = Merge(500)
-    read: dict[str, int] = defaultdict(int)
-    by_process: dict[str, list[Written]] = defaultdict(list)
-    for one in history.written:
-        by_process[one.process].append(one)
-    buried: set[str] = set()
-    out: list[Record] = []
-    end_ns = history.now_ns + 10 * NS_PER_S
-    now_ns = history.written[0].at_ns
-    while now_ns < end_ns:
-        now_ns += dice.choice([1, 30, 300, 3_000]) * NS_PER_MS
-        merge.begin(now_ns // NS_PER_MS)
-        for process in [*history.engines, *history.doors]:
-            said = merge.engine_said if process in history.engines else merge.door_said
-            while read[process] < len(by_process[process]):
-                one = by_process[process][read[process]]
-                if one.at_ns > now_ns:
-                    break
-                said(process, one.record)
-                read[process] += 1
-            died_ns = history.died_at_ns.get(process)
-            if died_ns is not None and died_ns <= now_ns and process not in buried:
-                buried.add(process)
-                if process in history.engines:
-                    merge.engine_died(process)
-                else:
-                    merge.door_died(process, now_ns - MONO_OFFSET_NS)
-        merge.settle()
-        out += merge.take()[0]
-        if restarts and dice.random() < 0.3:
-            merge = restarted(merge)
-    assert not merge.requests
-    assert not merge.engines
-    assert not merge.doors
-    assert not merge.strays
-    return out
 
 
 def parts_of(out: list[Record]) -> dict[str, dict[int, int]]:
@@ -112,7 +52,7 @@ def assert_intervals_close(out: list[Record]) -> int:
         assert one["attributed_ns"] == accounted
     for engine in {one["engine"] for one in intervals}:
         line = [one for one in intervals if one["engine"] == engine]
-        for before, after in zip(line, line[1:], strict=False):
+        for before, after in pairwise(line):
             assert before["end_unix_ns"] == after["start_unix_ns"]
             assert before["ordinal_end"] == after["ordinal_start"]
             assert before["in_flight_end_ns"] == after["in_flight_start_ns"]
@@ -146,8 +86,8 @@ def test_death_of_engines_and_doors_loses_and_doubles_nothing(
     history.play(kills=kills)
     out = merged(history, order)
     assert_one_event_each(history, out)
-    killed = set(history.engines) - history.stopped
-    assert assert_intervals_close(out) == len(killed)
+    stopped = {one.process for one in history.written if one.record.kind == ENGINE_STOP}
+    assert assert_intervals_close(out) == len(set(history.engines) - stopped)
 
 
 @given(SEEDS, SEEDS, st.integers(0, 4))

@@ -4,6 +4,7 @@ Engines keep their books with the real `EngineBooks`; only the models and the cl
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from inference.attribution import EngineProfile, attribution_model
@@ -49,7 +50,7 @@ class _Sink:
     def __init__(self, history: "HostHistory", engine: str) -> None:
         self.history, self.engine = history, engine
 
-    def append(self, records: list[Record]) -> bool:
+    def append(self, records: Sequence[Record]) -> bool:
         history = self.history
         if self.engine not in history.died_at_ns:
             history.written += [Written(history.now_ns, self.engine, one) for one in records]
@@ -77,7 +78,6 @@ class HostHistory:
         self.now_ns = START_NS + self.random.randrange(NS_PER_S)
         self.written: list[Written] = []
         self.died_at_ns: dict[str, int] = {}
-        self.stopped: set[str] = set()
         self.opened: dict[str, DoorOpen] = {}
         self.endings: dict[str, DoorEnding] = {}
         self._requests = requests
@@ -108,7 +108,6 @@ class HostHistory:
         for engine in self._living(self.engines):
             self._step(engine)
             self.books[engine].stop()
-            self.stopped.add(engine)
         self.now_ns += 2 * NS_PER_S
         for process in self._living([*self.engines, *self.doors]):
             self.kill(process)
