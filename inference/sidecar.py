@@ -6,6 +6,7 @@ lies with its events in one file (`inference.merge_store`), and it goes on from 
 """
 
 import logging
+import os
 import shutil
 import threading
 import time
@@ -117,6 +118,7 @@ class Sidecar:
         if drained:
             self._outbox.close_source("drained", now_ms=self._clock.now_ns() // NS_PER_MS)
         self._outbox.close()
+        os.close(self._lock)
 
     def _list(self, kind: Kind) -> list[tuple[str, Path]]:
         root = self._settings.host_folder / FOLDER_OF[kind]
