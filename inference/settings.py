@@ -76,6 +76,9 @@ class InferenceSettings(BaseSettings):
         default=Path(".rentroll/inference"),
         description="spools of this host's processes, and the sidecar's outbox",
     )
+    cache_folder: Path = Field(
+        default=Path("~/.cache/rentroll"), description="of this user: installed engines and models"
+    )
     region: str = Field(default="local", min_length=1, description="where this host stands")
     replica: str = Field(
         default="", description="name of this engine's replica; empty: host name and rank"
