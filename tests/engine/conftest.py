@@ -1,6 +1,5 @@
 """A real vLLM engine in this process: a tiny random Llama, stepped by the test itself."""
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,20 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.engine.tiny_llama import write_tiny_llama
 
     return write_tiny_llama(tmp_path_factory.mktemp("tiny-llama"))
+
+
+@pytest.fixture
+def overlapping_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Overlapping steps, as on GPUs; vLLM's CPU platform turns them off."""
+    from vllm.platforms.cpu import CpuPlatform
+
+    configure = CpuPlatform.check_and_update_config.__func__
+
+    def and_overlap(cls: type, config: Any) -> None:
+        configure(cls, config)
+        config.scheduler_config.async_scheduling = True
+
+    monkeypatch.setattr(CpuPlatform, "check_and_update_config", classmethod(and_overlap))
 
 
 @pytest.fixture
@@ -58,7 +71,6 @@ def start_engine(
         engines.append(engine)
         return engine
 
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     yield start
     for engine in engines:
         engine.engine_core.shutdown()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from inference.door_records import carried
+from schemas.errors import SettingsError
 from schemas.ids import uuid7
 from tests.engine.spool_reading import Books, read_books, residues_ns
 
@@ -60,7 +61,7 @@ class Load:
         self.open.discard(name)
 
     def run(self, requests: int) -> None:
-        added = 0
+        added = len(self.prompts)
         while added < requests or self.open:
             while added < requests and len(self.open) < 24 and self.random.random() < 0.7:
                 self.add(added)
@@ -110,40 +111,95 @@ def assert_tokens_as_the_client_saw_them(books: Books, load: Load) -> None:
             assert part.prompt_computed_tokens + facts.cached_tokens == facts.prompt_tokens
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        pytest.param({}, id="as it comes"),
-        pytest.param(
-            {
-                "num_gpu_blocks_override": 20,
-                "max_model_len": 512,
-                "max_num_batched_tokens": 64,
-                "max_num_seqs": 16,
-                "block_size": 32,
-            },
-            id="preemption and chunked prefill",
-        ),
-        pytest.param(
-            {
-                "speculative_config": {
-                    "method": "ngram",
-                    "num_speculative_tokens": 3,
-                    "prompt_lookup_max": 3,
-                }
-            },
-            id="speculative decoding",
-        ),
-    ],
-)
-def test_books_close_to_the_nanosecond_under_mixed_load_with_aborts(
-    start_engine: Callable[..., Any], tmp_path: Path, options: dict[str, Any]
-) -> None:
-    engine = start_engine(**options)
+CROWDED = {
+    "num_gpu_blocks_override": 20,
+    "max_model_len": 512,
+    "max_num_batched_tokens": 64,
+    "max_num_seqs": 16,
+    "block_size": 32,
+}
+"""Too few blocks for those who run, and prompts that do not fit into one step."""
+DRAFTS = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3}
+
+
+def run_load(start: Callable[..., Any], folder: Path, **options: Any) -> tuple[Books, Load]:
+    """Mixed load on an engine with these options, held to everything that must hold."""
+    engine = start(**options)
     load = Load(engine, seed=7)
     load.run(REQUESTS)
     engine.engine_core.shutdown()
-    books = read_books(tmp_path / "host")
+    books = read_books(folder / "host")
     assert load.aborted
     assert_books_close(books, load)
     assert_tokens_as_the_client_saw_them(books, load)
+    return books, load
+
+
+def test_books_close_to_the_nanosecond_under_mixed_load_with_aborts(
+    start_engine: Callable[..., Any], tmp_path: Path
+) -> None:
+    books, _ = run_load(start_engine, tmp_path)
+    assert any(one.facts.cached_tokens for one in books.parts)
+
+
+def test_books_close_under_preemption_and_chunked_prefill(
+    start_engine: Callable[..., Any], tmp_path: Path
+) -> None:
+    books, _ = run_load(start_engine, tmp_path, **CROWDED)
+    assert any(one.part.recomputed_tokens for one in books.parts)
+
+
+def test_books_close_under_speculative_decoding(
+    start_engine: Callable[..., Any], tmp_path: Path
+) -> None:
+    books, _ = run_load(start_engine, tmp_path, speculative_config=DRAFTS)
+    assert any(one.part.drafts_rejected_tokens for one in books.parts)
+
+
+def test_books_close_when_steps_overlap(
+    start_engine: Callable[..., Any], tmp_path: Path, overlapping_steps: None
+) -> None:
+    books, _ = run_load(start_engine, tmp_path)
+    assert any(one.part.discarded_tokens for one in books.parts)
+
+
+def test_books_close_when_steps_overlap_and_requests_are_preempted(
+    start_engine: Callable[..., Any], tmp_path: Path, overlapping_steps: None
+) -> None:
+    books, _ = run_load(start_engine, tmp_path, **CROWDED)
+    assert any(one.part.recomputed_tokens for one in books.parts)
+
+
+def test_failure_of_the_accounting_fails_no_request_and_closes_no_interval(
+    start_engine: Callable[..., Any], tmp_path: Path
+) -> None:
+    engine = start_engine()
+    load = Load(engine, seed=3)
+    for number in range(8):
+        load.add(number)
+    for _ in range(3):
+        load.step()
+    # vLLM changes a field under us.
+    scheduler = engine.engine_core.engine_core.scheduler
+    scheduler._rr_in_flight.append(object())
+    load.run(60)
+    engine.engine_core.shutdown()
+    books = read_books(tmp_path / "host")
+    assert books.marks[-1].faults
+    assert len(books.parts) == len(load.prompts)
+    assert_tokens_as_the_client_saw_them(books, load)
+    assert any(attributed for _, attributed in residues_ns(books))
+
+
+def test_vllm_without_a_hook_is_refused_by_name() -> None:
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    from inference.vllm_scheduler import missing_hooks, refuse_unless_hooked
+
+    assert missing_hooks(Scheduler) == []
+
+    class Renamed:
+        schedule = update_from_output = shutdown = add_request = lambda self: None
+
+    with pytest.raises(SettingsError, match=r"vLLM 9\.9 cannot be metered: .*_free_request"):
+        refuse_unless_hooked(Renamed, "9.9")
