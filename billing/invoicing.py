@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from billing.rating import RATING_VERSION, Rating
+from billing.rating import RATING_VERSION, Rating, UsageTotal
 from billing.wording import describe
 from schemas.billing import Invoice, InvoiceLine, RatedLine, RunReference
 from schemas.ids import derived_hex
@@ -40,7 +40,7 @@ def make_invoice(
     """
     mine = [line for line in rating.lines if line.tenant == tenant]
     billed = [line for line in mine if line.outcome_class == "billed"]
-    used = rating.totals[tenant]
+    used = rating.totals.get(tenant, UsageTotal(0, 0))
     lines = _lines(billed, book)
     return named(
         Invoice(

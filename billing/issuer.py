@@ -23,11 +23,11 @@ from billing.issuer_protocol import Found, Hook, Write, Writer, no_hook
 from billing.journal import customer_job, last_call
 from billing.stripe_gateway import StripeGateway
 from billing.stripe_objects import Json, StripeInvoice, Written
-from infra.store.tables import invoices, tenants
+from infra.store.tables import invoices, periods, tenants
 from schemas.billing import Invoice
 from schemas.clock import Clock
 from schemas.errors import ConservationError, InvoiceHeldError, StripeRefusedError
-from schemas.units import NS_PER_S
+from schemas.units import NS_PER_MS, NS_PER_S
 
 OPEN_STATES = ("planned", "drafted", "lined", "verified", "finalized")
 """What a run still has to bring to `issued`."""
@@ -313,13 +313,25 @@ class Issuer:
         )
 
     def _move(self, job: Job, state: str, **values: str | int | None) -> None:
-        """Leave the job's state; where another runner did so already, its update stands."""
+        """Leave the job's state; where another runner did so already, its update stands.
+
+        An invoice that is issued makes its tenant's period `invoiced`, in the same transaction.
+        """
         with self._store.begin() as connection:
             connection.execute(
                 update(invoices)
                 .where(invoices.c.id == job.invoice.id, invoices.c.state == job.state)
                 .values(state=state, **values)
             )
+            if state == "issued":
+                connection.execute(
+                    update(periods)
+                    .where(
+                        periods.c.tenant == job.invoice.tenant,
+                        periods.c.period == job.invoice.period,
+                    )
+                    .values(state="invoiced", changed_at_ms=self._clock.now_ns() // NS_PER_MS)
+                )
 
     def _hold(self, invoice_id: str, reason: str) -> None:
         with self._store.begin() as connection:

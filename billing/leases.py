@@ -34,7 +34,9 @@ def take_lease(store: Engine, invoice_id: str, runner: str, *, now_ms: int, unti
             select(invoices.c.lease_owner, invoices.c.lease_until_ms).where(
                 invoices.c.id == invoice_id
             )
-        ).one()
+        ).one_or_none()
+    if row is None:  # planned again with other figures since it was listed
+        return False
     held = row.lease_owner and row.lease_until_ms > now_ms
     if held and row.lease_owner != runner and not _is_gone(row.lease_owner):
         return False

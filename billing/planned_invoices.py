@@ -11,6 +11,7 @@ from infra.store.engine import take_turns
 from infra.store.tables import invoices, periods, stripe_calls, tenants
 from schemas.billing import Invoice, UnpricedUsage
 from schemas.errors import InvoiceHeldError
+from schemas.periods import Period
 
 Change = Literal["new", "unchanged", "replaced"]
 
@@ -48,7 +49,7 @@ def write_draft(
     """
     invoice = draft.invoice
     with store.begin() as connection:
-        take_turns(connection, f"invoice/{invoice.tenant}/{invoice.period}")
+        take_turns(connection, f"invoice/{invoice.tenant}")
         currency = _currency_of_tenant(connection, invoice, settings=settings, now_ms=now_ms)
         if currency != invoice.currency:
             reason = f"tenant pays in {currency}, the price book is in {invoice.currency}"
@@ -58,6 +59,21 @@ def write_draft(
         if change != "unchanged":
             _set_period(connection, draft, now_ms=now_ms)
     return PlannedInvoice(invoice, draft.hold_reason, draft.unpriced, change)
+
+
+def tenants_with_a_row(store: Engine, period: Period, currency: str) -> list[str]:
+    """Tenants that have a first invoice of this period, whatever its state, in order."""
+    query = (
+        select(invoices.c.tenant)
+        .where(
+            invoices.c.period == period.name,
+            invoices.c.currency == currency,
+            invoices.c.revision == 1,
+        )
+        .order_by(invoices.c.tenant)
+    )
+    with store.connect() as connection:
+        return list(connection.execute(query).scalars())
 
 
 def _write_row(connection: Connection, draft: Draft, *, now_ms: int) -> Change:

@@ -8,7 +8,12 @@ from itertools import groupby
 from sqlalchemy import Engine
 
 from billing.invoicing import make_invoice
-from billing.planned_invoices import Draft, PlannedInvoice, write_draft
+from billing.planned_invoices import (
+    Draft,
+    PlannedInvoice,
+    tenants_with_a_row,
+    write_draft,
+)
 from billing.published_runs import proof_of, refuse_other_rows, runs_in_force
 from billing.rating import rate
 from billing.settings import BillingSettings
@@ -25,6 +30,7 @@ from schemas.prices import PriceBook
 from schemas.units import NS_PER_MS
 
 PROBLEMS_SHOWN_MAX = 10
+USAGE_IS_GONE = "none of the usage that it was planned from is in force any more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +64,14 @@ def plan_period(
             are planned by then.
     """
     refuse_unready_period(store, period)
-    headers = runs_in_force(store, period)
-    refuse_other_rows(headers, rows_per_run(ledger, period))
     planned: list[PlannedInvoice] = []
     conflicts: list[str] = []
-    with closing(read_usage(ledger, period, block_rows=settings.usage_block_rows)) as usage:
-        for tenant, rows in groupby(usage, key=lambda row: row.tenant):
-            draft = _draft(tenant, rows, headers, book, period)
-            now_ms = clock.now_ns() // NS_PER_MS
-            try:
-                written = write_draft(store, draft, settings=settings, now_ms=now_ms)
-            except InvoiceHeldError as error:
-                conflicts.append(str(error))
-            else:
-                planned.append(written)
+    for draft in _drafts(ledger, store, period, book, block_rows=settings.usage_block_rows):
+        now_ms = clock.now_ns() // NS_PER_MS
+        try:
+            planned.append(write_draft(store, draft, settings=settings, now_ms=now_ms))
+        except InvoiceHeldError as error:
+            conflicts.append(str(error))
     if conflicts:
         raise InvoiceHeldError("; ".join(conflicts))
     return PlanResult(period.name, book.currency, book.sha256(), tuple(planned))
@@ -86,6 +86,23 @@ def refuse_unready_period(store: Engine, period: Period) -> None:
         raise PeriodNotReadyError(
             f"{period.name} is not ready: {shown}{f'; and {more} more' if more > 0 else ''}"
         )
+
+
+def _drafts(
+    ledger: Client, store: Engine, period: Period, book: PriceBook, *, block_rows: int
+) -> Iterator[Draft]:
+    """One draft per tenant with usage; then one for each whose usage is no longer there."""
+    headers = runs_in_force(store, period)
+    refuse_other_rows(headers, rows_per_run(ledger, period))
+    with_usage: set[str] = set()
+    with closing(read_usage(ledger, period, block_rows=block_rows)) as usage:
+        for tenant, rows in groupby(usage, key=lambda row: row.tenant):
+            with_usage.add(tenant)
+            yield _draft(tenant, rows, headers, book, period)
+    for tenant in tenants_with_a_row(store, period, book.currency):
+        if tenant not in with_usage:
+            draft = _draft(tenant, (), headers, book, period)
+            yield Draft(draft.invoice, USAGE_IS_GONE)
 
 
 def _draft(

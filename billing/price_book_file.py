@@ -48,6 +48,8 @@ def read_price_book(path: Path) -> BookFile:
     placed: list[PlacedPrice] = []
     for name, (_, node) in source.mapping(parts["products"], "products").items():
         placed.extend(product_prices(source, name, node, defaults))
+    if not placed:
+        raise source.error(parts["products"], "products: the book prices nothing")
     _refuse_overlaps_and_gaps(source, placed)
     try:
         book = PriceBook(

@@ -15,7 +15,7 @@ from schemas.billing import HourlyUsage, RatedLine, UnpricedUsage
 from schemas.errors import ConservationError
 from schemas.periods import Period
 from schemas.prices import GraduatedPricing, Price, PriceBook
-from schemas.usage import METERS
+from schemas.usage import METERS, TOKEN_METERS
 
 RATING_VERSION = "rating.v1"
 """Stored in every invoice; changes whenever the same usage and book could rate differently."""
@@ -30,7 +30,7 @@ Place = tuple[str, str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class MeterTotal:
-    """Usage on a meter that the book does not bill; carried so that it is not lost from sight."""
+    """Usage on a meter other than tokens that the book does not bill, such as GPU time."""
 
     tenant: str
     model: str
@@ -54,6 +54,8 @@ class Rating:
     """What `rate` found; each tuple is sorted, so equal usage gives equal ratings.
 
     `requests` of a line counts the requests of the hourly rows in which its meter occurred.
+    Tokens of every kind are on some line: those on a meter that the book does not bill are on an
+    unbilled one, so that an invoice accounts for all tokens that its tenant used.
     """
 
     lines: tuple[RatedLine, ...]
@@ -182,7 +184,8 @@ class _Tally:
                 per=self._prices[price_id].per,
                 numerator_e12=numerators_e12[key],
             )
-        for (place, meter), (requests, quantity) in self._unbilled.items():
+        free = {key: sums for key, sums in self._other.items() if key[1] in TOKEN_METERS}
+        for (place, meter), (requests, quantity) in (self._unbilled | free).items():
             yield self._line(
                 place,
                 meter,
@@ -225,8 +228,9 @@ class _Tally:
             )
 
     def information(self) -> Iterator[MeterTotal]:
-        """Usage on meters that the book does not bill, in the order of invoices."""
-        for place, meter in sorted(self._other, key=_place_order):
+        """Other usage on meters that the book does not bill, in the order of invoices."""
+        others = [key for key in self._other if key[1] not in TOKEN_METERS]
+        for place, meter in sorted(others, key=_place_order):
             requests, quantity = self._other[place, meter]
             yield MeterTotal(*place, meter, requests, quantity)
 

@@ -74,16 +74,19 @@ def read_days(ledger: Client, period: Period, invoice: Invoice) -> list[DailyUsa
         ConservationError: If the days do not add up to the invoice.
     """
     found = ledger.query(
-        "SELECT toString(toDate(hour)), sum(requests),"  # noqa: S608
+        "SELECT toString(toDate(hour)) AS day, toString(run_id) AS run, sum(requests),"  # noqa: S608
         " sum(input_uncached_tokens + input_cache_read_tokens + input_cache_write_tokens),"
         " sum(output_text_tokens + output_reasoning_tokens), sum(gpu_ns)"
         " FROM usage_hourly_runs FINAL"
-        f" WHERE {_IN_PERIOD} AND tenant = {{tenant:String}}"
-        " AND toString(run_id) IN {runs:Array(String)}"
-        " GROUP BY 1 ORDER BY 1",
-        parameters=_bounds(period)
-        | {"tenant": invoice.tenant, "runs": [run.run_id for run in invoice.runs]},
+        f" WHERE {_IN_PERIOD} AND tenant = {{tenant:String}} GROUP BY day, run",
+        parameters=_bounds(period) | {"tenant": invoice.tenant},
     )
+    named = {run.run_id for run in invoice.runs}
+    sums: dict[str, list[int]] = {}
+    for day, run_id, *used in found.result_rows:
+        if run_id in named:
+            so_far = sums.setdefault(day, [0] * len(used))
+            sums[day] = [one + more for one, more in zip(so_far, used, strict=True)]
     days = [
         DailyUsage(
             day=day,
@@ -92,7 +95,7 @@ def read_days(ledger: Client, period: Period, invoice: Invoice) -> list[DailyUsa
             output_tokens=output_tokens,
             gpu_ns=gpu_ns,
         )
-        for day, requests, input_tokens, output_tokens, gpu_ns in found.result_rows
+        for day, (requests, input_tokens, output_tokens, gpu_ns) in sorted(sums.items())
     ]
     requests, gpu_ns = sum(day.requests for day in days), sum(day.gpu_ns for day in days)
     if (requests, gpu_ns) != (invoice.requests, invoice.gpu_ns):

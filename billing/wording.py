@@ -107,6 +107,7 @@ def describe(line: RatedLine, price: Price, currency: str) -> str:
     At most `DESCRIPTION_MAX` characters; product names longer than fits are cut at the end.
     """
     used = f"{quantity_text(line.quantity, line.meter)} {METER_WORDS[line.meter]}"
-    cost = f"{currency} {price_text(price)} per {per_text(price.per, line.meter)}"
+    comma = "" if isinstance(price.pricing, UnitPricing) else ","
+    cost = f"{currency} {price_text(price)}{comma} per {per_text(price.per, line.meter)}"
     room = DESCRIPTION_MAX - len(used) - len(cost) - len(":  at ")
     return f"{product_text(line)[:room]}: {used} at {cost}"

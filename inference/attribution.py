@@ -139,21 +139,31 @@ class FixedMarginal:
     ) -> list[int]:
         passes, tokens, computed = step
         count = len(tokens)
+        kv_bytes = profile.kv_bytes_per_token
         weight_bytes = passes * profile.weight_bytes
-        if tokens.count(passes) == count:
+        decoding = tokens.count(passes) == count
+        if decoding:
             # One token per pass each: a token looks at what its pass reads, so pairs are reads.
             grown = passes * (passes + 1) // 2
-            reads = pairs = [passes * before + grown for before in computed]
+            all_tokens = passes * count
+            all_reads = all_pairs = passes * sum(computed) + count * grown
+            reads = pairs = []
         else:
+            grown = 0
             both = list(zip(tokens, computed, strict=True))
             reads = [kv_tokens_read(passes, chunk, before) for chunk, before in both]
             pairs = [attention_pairs(chunk, before) for chunk, before in both]
-        kv_bytes = profile.kv_bytes_per_token
-        all_flops = sum(tokens) * profile.flops_per_token + sum(pairs) * profile.attention_flops
-        moved = weight_bytes + sum(reads) * kv_bytes
+            all_tokens, all_reads, all_pairs = sum(tokens), sum(reads), sum(pairs)
+        all_flops = all_tokens * profile.flops_per_token + all_pairs * profile.attention_flops
+        moved = weight_bytes + all_reads * kv_bytes
+        kv_weight = count * kv_bytes
         if moved * profile.peak_flops_per_s >= all_flops * profile.bandwidth_bytes_per_s:
-            kv_weight = count * kv_bytes
+            if decoding:
+                base, slope = weight_bytes + kv_weight * grown, kv_weight * passes
+                return [base + slope * before for before in computed]
             return [weight_bytes + kv_weight * read for read in reads]
+        if decoding:
+            pairs = [passes * before + grown for before in computed]
         fixed_ns = min(total_ns, gpus * passes * profile.read_ns(profile.weight_bytes))
         equal_part = fixed_ns * all_flops
         rest = count * (total_ns - fixed_ns)
@@ -218,14 +228,16 @@ def split(total: int, weights: Sequence[int], ties: Sequence[str]) -> list[int]:
     if total <= 0 or whole_weight <= 0 or min(weights) < 0:
         return apportion(total, weights, ties)
     shares = [divmod(total * weight, whole_weight) for weight in weights]
-    parts = [part for part, _ in shares]
+    parts, remainders = map(list, zip(*shares, strict=True))
     left = total - sum(parts)
-    if left:
-        remainders = [remainder for _, remainder in shares]
-        least = max(remainders) if left == 1 else sorted(remainders)[-left]
-        favoured = [index for index, one in enumerate(remainders) if one >= least]
-        if len(favoured) > left:
+    if left == 1 and remainders.count(largest := max(remainders)) == 1:
+        parts[remainders.index(largest)] += 1
+    elif left:
+        favoured = sorted(remainders)[-left:]
+        if remainders.count(favoured[0]) > favoured.count(favoured[0]):
             return apportion(total, weights, ties)
-        for index in favoured:
+        for remainder in favoured:
+            index = remainders.index(remainder)
+            remainders[index] = -1
             parts[index] += 1
     return parts

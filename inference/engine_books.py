@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from inference.attribution import StepWork
-from inference.engine_meter import EngineMeter, FinishedPart, Interval, OpenRequest
+from inference.engine_account import FinishedPart, Interval, UsedSoFar
+from inference.engine_meter import EngineMeter
 from inference.engine_records import (
     ENGINE_BOOT,
     ENGINE_MARK,
@@ -222,6 +223,8 @@ class EngineBooks:
         self._meter.add(request, now_ns, prompt_tokens=facts.prompt_tokens, admitted_ms=admitted_ms)
 
     def _write_final(self, now_ns: int) -> None:
+        # Before: so that the mark, which may come later, ends no interval that is not in `outputs`.
+        self._meter.advance(now_ns)
         outputs = self._meter.take()
         if not outputs:
             return
@@ -245,8 +248,6 @@ class EngineBooks:
         return Record(ENGINE_PART, facts.request or self._boot.engine, THE_SOURCE, data)
 
     def _mark(self, now_ns: int) -> None:
-        # Both may end an interval, and `_write_final` puts a mark before it.
-        self._meter.advance(now_ns)
         self._write_final(now_ns)
         self._write([self._mark_record(now_ns)])
 
@@ -391,6 +392,6 @@ class EngineBooks:
         )
 
 
-def _unused(request: str, generated: int, now_ns: int) -> OpenRequest:
+def _unused(request: str, generated: int, now_ns: int) -> UsedSoFar:
     decode = max(generated - 1, 0)
-    return OpenRequest(request, 0, 0, 0, 0, 0, decode, 0, generated, now_ns, 0, 0)
+    return UsedSoFar(request, 0, 0, 0, 0, 0, decode, 0, generated, now_ns, 0, 0)

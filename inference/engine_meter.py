@@ -26,147 +26,18 @@ and in every part (law 3):
 
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from inference.attribution import AttributionModel, EngineProfile, StepWork, attribute
+from inference.engine_account import (
+    FinishedPart,
+    Interval,
+    OpenRequest,
+    StepInFlight,
+    UsedSoFar,
+    check_interval,
+)
 from schemas.errors import ConservationError
-from schemas.units import INT64_MAX, NS_PER_HOUR, NS_PER_MS
-
-
-class FinishedPart(NamedTuple):
-    """The final account of one engine request; nothing is added to it any more.
-
-    `first_scheduled_ns` and `first_token_ns` are 0 where it never came to that.
-    """
-
-    request: str
-    ordinal: int
-    gpu_ns: int
-    gpu_prefill_ns: int
-    gpu_recompute_ns: int
-    generated_tokens: int
-    prompt_computed_tokens: int
-    recomputed_tokens: int
-    decode_scheduled_tokens: int
-    drafts_rejected_tokens: int
-    discarded_tokens: int
-    added_ns: int
-    first_scheduled_ns: int
-    first_token_ns: int
-    finished_ns: int
-
-
-class Interval(NamedTuple):
-    """Where the engine's time went in `[start_ns, end_ns)`; GPU-ns, except the two bounds.
-
-    `oldest_open_ms` is the earliest admission among the requests open at the end, or the end.
-    """
-
-    start_ns: int
-    end_ns: int
-    owned_ns: int
-    attributed_ns: int
-    stall_ns: int
-    idle_ns: int
-    overhead_ns: int
-    startup_ns: int
-    open_step_start_ns: int
-    open_step_end_ns: int
-    in_flight_start_ns: int
-    in_flight_end_ns: int
-    ordinal_start: int
-    ordinal_end: int
-    tokens_scheduled: int
-    steps: int
-    running_requests: int
-    waiting_requests: int
-    oldest_open_ms: int
-
-
-class OpenRequest(NamedTuple):
-    """A request that is not final yet, as far as it is known; for recovery after a crash.
-
-    `generated_tokens` is -1 while it has not finished.
-    """
-
-    request: str
-    gpu_ns: int
-    gpu_prefill_ns: int
-    gpu_recompute_ns: int
-    prompt_computed_tokens: int
-    recomputed_tokens: int
-    decode_scheduled_tokens: int
-    drafts_rejected_tokens: int
-    generated_tokens: int
-    added_ns: int
-    first_scheduled_ns: int
-    first_token_ns: int
-
-
-class _Open:
-    """A request that the meter still counts on.
-
-    From `decode_from` computed tokens on, every token of it is a decoding one: known once its
-    prompt is through, and unknown again after a preemption.
-    """
-
-    __slots__ = (
-        "added_ns",
-        "admitted_ms",
-        "decode",
-        "decode_from",
-        "drafts_rejected",
-        "finished_ns",
-        "first_scheduled_ns",
-        "first_token_ns",
-        "generated",
-        "gpu_ns",
-        "last_step",
-        "prefill_ns",
-        "prompt",
-        "prompt_computed",
-        "recompute_ns",
-        "recompute_until",
-        "recomputed",
-        "running",
-    )
-
-    def __init__(self, prompt: int, admitted_ms: int, added_ns: int) -> None:
-        self.prompt = prompt
-        self.admitted_ms = admitted_ms
-        self.added_ns = added_ns
-        self.gpu_ns = self.prefill_ns = self.recompute_ns = 0
-        self.prompt_computed = self.recomputed = self.decode = 0
-        self.recompute_until = self.last_step = 0
-        self.first_scheduled_ns = self.first_token_ns = self.finished_ns = 0
-        self.generated = -1
-        self.drafts_rejected = 0
-        self.running = False
-        self.decode_from = INT64_MAX
-
-    def begin(self, tokens: int, computed: int, now_ns: int) -> tuple[int, int]:
-        """Account for tokens that may be prompt or recomputed ones; how many were which."""
-        recomputed = min(tokens, max(self.recompute_until - computed, 0))
-        prefill = min(tokens - recomputed, max(self.prompt - computed - recomputed, 0))
-        self.recomputed += recomputed
-        self.prompt_computed += prefill
-        self.decode += tokens - recomputed - prefill
-        self.running = True
-        if not self.first_scheduled_ns:
-            self.first_scheduled_ns = now_ns
-        return prefill, recomputed
-
-
-class _Step:
-    """A step in flight. `told` is what is more than decoding: (index, prefill, recomputed)."""
-
-    __slots__ = ("opens", "requests", "told", "work")
-
-    def __init__(self, requests: Sequence[str], work: StepWork, opens: list[_Open]) -> None:
-        self.requests = requests
-        self.work = work
-        self.opens = opens
-        self.told: list[tuple[int, int, int]] = []
+from schemas.units import NS_PER_HOUR, NS_PER_MS
 
 
 class EngineMeter:
@@ -198,10 +69,10 @@ class EngineMeter:
         self._interval_ns = interval_ns
         self._mark_ns = self._start_ns = self._latest_ns = start_ns
         self._up = False
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, OpenRequest] = {}
         self._unfinished = self._finished_in_flight = 0
-        self._launched = self._ended = 0
-        self._steps: deque[_Step] = deque()
+        self._beginning: set[str] = set()
+        self._steps: deque[StepInFlight] = deque()
         self._ordinal = self._ordinal_start = 0
         self._in_flight_ns = self._in_flight_start_ns = 0
         self._open_step_start_ns = 0
@@ -229,7 +100,8 @@ class EngineMeter:
         now_ns = self._advance(now_ns)
         if request in self._open:
             raise ConservationError(f"request {request} was added twice")
-        self._open[request] = _Open(prompt_tokens, admitted_ms, now_ns)
+        self._beginning.add(request)
+        self._open[request] = OpenRequest(prompt_tokens, admitted_ms, now_ns)
         self._unfinished += 1
         if self._unfinished == 1 and not self._steps:
             self._up = True
@@ -251,16 +123,9 @@ class EngineMeter:
             opens = [self._open[request] for request in requests]
         except KeyError as error:
             raise ConservationError(f"request {error} is in a step but was not added") from error
-        step = _Step(requests, work, opens)
-        self._launched += 1
-        columns = zip(opens, work.tokens, work.computed, strict=True)
-        for index, (one, tokens, computed) in enumerate(columns):
-            one.last_step = self._launched
-            if computed >= one.decode_from:
-                one.decode += tokens
-            else:
-                prefill, recomputed = one.begin(tokens, computed, now_ns)
-                step.told.append((index, prefill, recomputed))
+        step = StepInFlight(requests, work, opens)
+        if not self._beginning.isdisjoint(requests):
+            self._begin(step, now_ns)
         self._steps.append(step)
         if not self._unfinished and len(self._steps) == 1:
             self._plan_cut()
@@ -273,12 +138,14 @@ class EngineMeter:
         """
         if not self._steps:
             raise ConservationError("a step ended, but none is in flight")
-        now_ns = self._advance(now_ns)
+        if self._latest_ns <= now_ns < self._cut_ns:
+            self._latest_ns = now_ns
+        else:
+            now_ns = self._advance(now_ns)
         step = self._steps.popleft()
         busy_ns = now_ns - self._mark_ns
         self._mark_ns = now_ns
         self._steps_done += 1
-        self._ended += 1
         if step.requests:
             stall_ns = max(busy_ns - self._stall_cap_ns, 0)
             self._stall_ns += self._gpus * stall_ns
@@ -293,7 +160,7 @@ class EngineMeter:
         self._advance(now_ns)
         one = self._open[request]
         one.recompute_until = max(one.recompute_until, computed)
-        one.decode_from = INT64_MAX
+        self._beginning.add(request)
         one.running = False
 
     def finish(
@@ -312,7 +179,7 @@ class EngineMeter:
         one.drafts_rejected = drafts_rejected
         one.finished_ns = now_ns
         self._unfinished -= 1
-        if one.last_step > self._ended:
+        if self._is_in_flight(request):
             self._finished_in_flight += 1
         else:
             self._make_final(request, one)
@@ -334,21 +201,32 @@ class EngineMeter:
         out, self._out = self._out, []
         return out
 
+    def _begin(self, step: StepInFlight, now_ns: int) -> None:
+        """Tell prompt and recomputed tokens from decoding ones, for those that may have both."""
+        columns = zip(step.requests, step.opens, step.work.tokens, step.work.computed, strict=True)
+        for index, (request, one, tokens, computed) in enumerate(columns):
+            if request in self._beginning:
+                prefill, recomputed = one.begin(tokens, computed, now_ns)
+                step.told.append((index, prefill, recomputed))
+
+    def _is_in_flight(self, request: str) -> bool:
+        return any(request in step.requests for step in self._steps)
+
     def so_far(self, now_ns: int) -> Interval:
         """The interval as it would be if it ended now; nothing ends."""
         return self._interval(self._advance(now_ns))
 
-    def open_requests(self) -> list[OpenRequest]:
+    def open_requests(self) -> list[UsedSoFar]:
         """Every request that is not final; their `gpu_ns` add up to what is in flight."""
         return [
-            OpenRequest(
+            UsedSoFar(
                 request,
                 one.gpu_ns,
                 one.prefill_ns,
                 one.recompute_ns,
                 one.prompt_computed,
                 one.recomputed,
-                one.decode,
+                max(one.decode, 0),
                 one.drafts_rejected,
                 one.generated,
                 one.added_ns,
@@ -427,7 +305,7 @@ class EngineMeter:
 
     def _cut(self, end_ns: int) -> None:
         interval = self._interval(end_ns)
-        _check(interval)
+        check_interval(interval)
         self._out.append(interval)
         self._start_ns = end_ns
         self._open_step_start_ns = interval.open_step_end_ns
@@ -438,34 +316,37 @@ class EngineMeter:
         self._tokens = self._steps_done = 0
         self._plan_cut()
 
-    def _attribute(self, step: _Step, total_ns: int, now_ns: int) -> None:
+    def _attribute(self, step: StepInFlight, total_ns: int, now_ns: int) -> None:
         self._attributed_ns += total_ns
         self._in_flight_ns += total_ns
         work, opens = step.work, step.opens
         self._tokens += sum(work.tokens)
         shares = attribute(self._model, self._profile, self._gpus, total_ns, work, step.requests)
-        for one, share in zip(opens, shares, strict=True):
+        for one, share, tokens in zip(opens, shares, work.tokens, strict=True):
             one.gpu_ns += share
+            one.decode += tokens
         for index, prefill, recomputed in step.told:
             one, tokens = opens[index], work.tokens[index]
             if prefill:
                 one.prefill_ns += shares[index] * prefill // tokens
             if recomputed:
                 one.recompute_ns += shares[index] * recomputed // tokens
-            if work.computed[index] + tokens >= one.prompt:
-                one.decode_from = max(one.prompt, one.recompute_until)
+            reached = work.computed[index] + tokens
+            if reached >= one.prompt:
                 one.first_token_ns = one.first_token_ns or now_ns
+                if reached >= one.recompute_until:
+                    self._beginning.discard(step.requests[index])
         if self._finished_in_flight:
             self._make_late_ones_final(step)
 
-    def _make_late_ones_final(self, step: _Step) -> None:
+    def _make_late_ones_final(self, step: StepInFlight) -> None:
         """Who finished while this step was in flight, and is in no other."""
         for request, one in zip(step.requests, step.opens, strict=True):
-            if one.generated >= 0 and one.last_step <= self._ended:
+            if one.generated >= 0 and not self._is_in_flight(request):
                 self._finished_in_flight -= 1
                 self._make_final(request, one)
 
-    def _make_final(self, request: str, one: _Open) -> None:
+    def _make_final(self, request: str, one: OpenRequest) -> None:
         discarded = one.decode - max(one.generated - 1, 0) - one.drafts_rejected
         if discarded < 0:
             raise ConservationError(
@@ -473,6 +354,7 @@ class EngineMeter:
                 f" generated={one.generated} and drafts_rejected={one.drafts_rejected}",
             )
         del self._open[request]
+        self._beginning.discard(request)
         self._ordinal += 1
         self._in_flight_ns -= one.gpu_ns
         self._out.append(
@@ -494,18 +376,3 @@ class EngineMeter:
                 one.finished_ns,
             )
         )
-
-
-def _check(interval: Interval) -> None:
-    """Stop before an interval that does not add up is written."""
-    spent_ns = (
-        interval.attributed_ns
-        + interval.stall_ns
-        + interval.idle_ns
-        + interval.overhead_ns
-        + interval.startup_ns
-        + interval.open_step_end_ns
-        - interval.open_step_start_ns
-    )
-    if interval.owned_ns != spent_ns or interval.in_flight_end_ns < 0:
-        raise ConservationError(f"interval does not add up: spent_ns={spent_ns} in {interval}")

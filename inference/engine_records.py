@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from inference.engine_meter import FinishedPart, Interval, OpenRequest
+from inference.engine_account import FinishedPart, Interval, UsedSoFar
 
 ENGINE_BOOT = "engine.boot"
 ENGINE_PART = "engine.part"
@@ -74,7 +74,7 @@ class OpenFacts(msgspec.Struct, frozen=True, array_like=True):
     """A request open at a mark; its generated tokens are in `used`."""
 
     facts: RequestFacts
-    used: OpenRequest
+    used: UsedSoFar
 
 
 class MarkRecord(msgspec.Struct, frozen=True, kw_only=True):

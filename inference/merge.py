@@ -33,7 +33,7 @@ from inference.door_records import (
     DoorMark,
     DoorOpen,
 )
-from inference.engine_meter import Interval
+from inference.engine_account import Interval
 from inference.engine_records import (
     ENGINE_BOOT,
     ENGINE_MARK,
@@ -61,13 +61,31 @@ Kind = Literal["engine", "door"]
 
 
 class EngineState(msgspec.Struct):
-    """A living engine, as far as its spool was read."""
+    """A living engine, as far as its spool was read.
+
+    A mark is written before the parts and the interval that it follows, so it is `next_mark` until
+    they are read; from `mark` alone, and the parts since, a dead engine can be buried.
+    """
 
     boot: EngineBoot
+    span_end_ns: int
     mark: MarkRecord | None = None
+    next_mark: MarkRecord | None = None
     after_mark: list[PartRecord] = []
     ordinal: int = 0
     stopped: bool = False
+
+    def promote(self) -> None:
+        """Take the next mark for the mark, once all that it follows was read."""
+        mark = self.next_mark
+        if mark is None:
+            return
+        then = mark.so_far
+        if self.ordinal >= then.ordinal_end and self.span_end_ns >= then.start_ns:
+            self.mark, self.next_mark = mark, None
+            self.after_mark = [
+                one for one in self.after_mark if one.part.ordinal > then.ordinal_end
+            ]
 
 
 class DoorState(msgspec.Struct):
@@ -165,7 +183,7 @@ class Merge:
         """The next record of an engine's spool."""
         if record.kind == ENGINE_BOOT:
             boot = msgspec.json.decode(record.data, type=EngineBoot)
-            self.engines[engine] = EngineState(boot)
+            self.engines[engine] = EngineState(boot, boot.start_unix_ns)
             self._any_boot = boot
         elif engine not in self.engines:
             # Its first frame was damaged, which is declared as a loss: nobody knows its GPUs.
@@ -173,15 +191,17 @@ class Merge:
         elif record.kind == ENGINE_PART:
             self._part(self.engines[engine], _PART(record.data))
         elif record.kind == ENGINE_SPAN:
-            self._interval(self.engines[engine].boot, _SPAN(record.data).interval)
+            interval = _SPAN(record.data).interval
+            self.engines[engine].span_end_ns = interval.end_ns
+            self._interval(self.engines[engine].boot, interval)
         elif record.kind == ENGINE_MARK:
-            state = self.engines[engine]
-            state.mark, state.after_mark = _MARK(record.data), []
+            self.engines[engine].next_mark = _MARK(record.data)
         elif record.kind == ENGINE_STOP:
             self.engines[engine].stopped = True
         else:
             self._out.append(record)
             return
+        self.engines[engine].promote()
         self.changed.engines.add(engine)
 
     def door_said(self, door: str, record: Record) -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from inference.door_records import DoorClose, DoorOpen
-from inference.engine_meter import FinishedPart, Interval
+from inference.engine_account import FinishedPart, Interval
 from inference.engine_records import EngineBoot, MarkRecord, OpenFacts, PartRecord
 from inference.wire import Record, RequestWire, format_time, part_of, to_json
 from schemas.fields import NAME_PATTERN

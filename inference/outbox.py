@@ -12,7 +12,6 @@ the ranges that intervals and the closing sign follow each other without a gap.
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -121,12 +120,13 @@ class Outbox:
         """
         taken = 0
         while self.pending_bytes() < self._settings.outbox_max_bytes:
-            ahead = read_spool(spool, self._state.position)
-            batch = list(islice(ahead, self._settings.outbox_batch_records))
-            if not batch:
+            items, position = read_spool(
+                spool, self._state.position, self._settings.outbox_batch_records
+            )
+            if not items:
                 break
-            self.take([item for item, _ in batch], batch[-1][1])
-            taken += len(batch)
+            self.take(items, position)
+            taken += len(items)
         for number in segment_numbers(spool):
             if number < self._state.position.segment:
                 segment_path(spool, number).unlink(missing_ok=True)

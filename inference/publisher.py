@@ -19,6 +19,7 @@ from kafka.errors import KafkaError
 from inference.outbox import OutboxReader, OutboxRow
 from inference.outbox_file import OUTBOX_FILE
 from inference.settings import InferenceSettings
+from infra.kafka.probe import serves
 from schemas.errors import ServerError, SpoolError
 
 _LINGER_MS = 50
@@ -104,7 +105,7 @@ class Publisher:
         sent = self._send() if time.monotonic() >= self._retry_s else 0
         if not sent:
             self._release(everything=True)
-            if not self.idle:
+            if not self.idle or self._retry_s:
                 time.sleep(_WAIT_S)
         return sent
 
@@ -126,7 +127,8 @@ class Publisher:
             rows = feed.reader.read(feed.sent_to, _READ_ROWS)
             if not rows:
                 continue
-            if self.idle:
+            if self.idle and not self._retry_s:
+                # Nothing was asked of Kafka until now, so its silence counts from here.
                 self._last_ack_s = time.monotonic()
             try:
                 for row in rows:
@@ -176,6 +178,7 @@ class Publisher:
             topics[sent.topic] = topics.get(sent.topic, 0) + 1
             self.counts.value_bytes += sent.size_bytes
             self._last_ack_s = time.monotonic()
+            self._retry_s = 0.0
         self._release(everything=False)
 
     def _release(self, *, everything: bool) -> None:
@@ -226,6 +229,9 @@ class Publisher:
             self._producer = None
 
     def _new_producer(self) -> KafkaProducer:
+        """Asked for first: a producer that finds no broker leaks its sockets as it fails."""
+        if not serves(self._bootstrap):
+            raise ConnectionError(f"no broker serves at {self._bootstrap}")
         return KafkaProducer(
             bootstrap_servers=self._bootstrap,
             enable_idempotence=True,
@@ -236,6 +242,7 @@ class Publisher:
             request_timeout_ms=_REQUEST_TIMEOUT_MS,
             delivery_timeout_ms=_DELIVERY_TIMEOUT_MS,
             max_block_ms=_SEND_BLOCK_MS,
+            bootstrap_timeout_ms=_SEND_BLOCK_MS,
         )
 
 

@@ -47,7 +47,7 @@ class InferenceSettings(BaseSettings):
         description="records that wait in memory while the disk refuses them, per engine",
     )
     outbox_batch_records: int = Field(
-        default=4_096, ge=1, le=100_000, description="records per transaction of the outbox"
+        default=16_384, ge=1, le=100_000, description="records per transaction of the outbox"
     )
     outbox_max_bytes: int = Field(
         default=16_384 * MIB,
@@ -110,5 +110,5 @@ class InferenceSettings(BaseSettings):
         description="how long the sidecar knows whose a finished request was, for late parts",
     )
     simulate_workers: int = Field(
-        default=0, ge=0, le=256, description="processes that simulate replicas; 0: one per core"
+        default=0, ge=0, le=256, description="processes that simulate replicas; 0: two per core"
     )

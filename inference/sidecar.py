@@ -10,7 +10,6 @@ import os
 import shutil
 import threading
 import time
-from itertools import islice
 from pathlib import Path
 
 from inference.host_source import lock_host, open_source, outboxes_of
@@ -144,17 +143,16 @@ class Sidecar:
         # Asked before reading: what a dead writer wrote is then all there.
         lives = writer_lives(segment_path(folder, numbers[-1]))
         limit = self._settings.outbox_batch_records
-        position, count = state.position, 0
-        for item, behind in islice(read_spool(folder, state.position), limit):
+        items, position = read_spool(folder, state.position, limit)
+        for item in items:
             self._hear(kind, folder.name, item, lost)
-            position, count = behind, count + 1
-        complete = count < limit
+        complete = len(items) < limit
         ended = complete and self._is_over(name, lives=lives)
         if ended:
             self._bury(kind, folder.name)
-        if count or ended:
+        if items or ended:
             moved[name] = SpoolState(position, ended)
-        return count, complete
+        return len(items), complete
 
     def _hear(self, kind: Kind, process: str, item: Record | Damage, lost: list[Record]) -> None:
         if isinstance(item, Damage):

@@ -12,8 +12,9 @@ import fcntl
 import os
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -235,37 +236,45 @@ def writer_lives(segment: Path) -> bool:
     return False
 
 
-def read_spool(folder: Path, start: Position) -> Iterator[tuple[Record | Damage, Position]]:
-    """Everything readable from `start` on, each with the position behind it.
+def read_spool(folder: Path, start: Position, limit: int) -> tuple[list[Record | Damage], Position]:
+    """Up to `limit` things readable from `start` on, and the position behind them.
 
     A corrupt frame comes as `Damage`, and reading goes on behind it. An unfinished last line
     ends the reading while its writer lives: the rest will come. Where the writer is dead it is
     `Damage` too, a torn tail. A position in a segment that was deleted goes on with the next.
     """
+    found: list[Record | Damage] = []
+    position = start
     numbers = [number for number in segment_numbers(folder) if number >= start.segment]
     for number in numbers:
         path = segment_path(folder, number)
         # Asked before reading. A segment that has a follower, or no writer, does not grow.
         complete = number != numbers[-1] or not writer_lives(path)
-        offset = start.offset if number == start.segment else 0
-        yield from _read_segment(path, Position(number, offset), complete=complete)
+        if number != position.segment:
+            position = Position(number, 0)
+        items, offset = _read_segment(path, position, limit - len(found), complete=complete)
+        found += items
+        position = Position(number, offset)
+        if len(found) == limit:
+            break
+    return found, position
 
 
 def _read_segment(
-    path: Path, start: Position, *, complete: bool
-) -> Iterator[tuple[Record | Damage, Position]]:
-    number, offset = start
+    path: Path, start: Position, limit: int, *, complete: bool
+) -> tuple[list[Record | Damage], int]:
+    found: list[Record | Damage] = []
+    offset = start.offset
     with path.open("rb", buffering=_READ_BYTES) as segment:
         segment.seek(offset)
-        for line in segment:
-            whole = line.endswith(b"\n")
-            if not whole and not complete:
-                return
-            offset += len(line)
-            record = decode_frame(line) if whole else None
-            if record is None:
+        for line in islice(segment, limit):
+            item: Record | Damage | None = decode_frame(line)
+            if item is None:
+                whole = line.endswith(b"\n")
+                if not whole and not complete:
+                    break
                 reason = "spool.corrupt_frame" if whole else "spool.torn_tail"
-                at = Position(number, offset - len(line))
-                yield Damage(reason, at, len(line)), Position(number, offset)
-            else:
-                yield record, Position(number, offset)
+                item = Damage(reason, Position(start.segment, offset), len(line))
+            found.append(item)
+            offset += len(line)
+    return found, offset

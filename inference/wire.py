@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from inference.engine_meter import FinishedPart, Interval
+from inference.engine_account import FinishedPart, Interval
 from schemas.control import CloseReason
 from schemas.fleet import SignedRange
 from schemas.ids import format_ms
@@ -178,17 +178,8 @@ def format_time(unix_ms: int) -> str:
 
 def part_of(engine: str, part: FinishedPart) -> PartWire:
     """A finished part as a request event carries it."""
-    return PartWire(
-        engine,
-        part.ordinal,
-        part.gpu_ns,
-        part.generated_tokens,
-        part.prompt_computed_tokens,
-        part.recomputed_tokens,
-        part.decode_scheduled_tokens,
-        part.drafts_rejected_tokens,
-        part.discarded_tokens,
-    )
+    _, ordinal, gpu_ns, _, _, *tokens = part[:11]
+    return PartWire(engine, ordinal, gpu_ns, *tokens)
 
 
 def interval_record(

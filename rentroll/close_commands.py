@@ -43,13 +43,13 @@ def close(
     Safe to repeat: an hour whose events did not change publishes nothing, late events re-close
     their own hour, a held hour is looked at again. Ends with status 1 if an hour is held.
     """
+    wanted = _wanted(period, hour)
     from rich.console import Console
 
     from rentroll.close_views import closing_report, closing_table, closing_totals
     from schemas.clock import SystemClock
     from streams.close import close_hours
 
-    wanted = _wanted(period, hour)
     console = Console()
     with _ledger_and_store() as (client, store), _progress(console) as progress:
         closing = close_hours(client, store, wanted, clock=SystemClock(), progress=progress)
@@ -66,12 +66,12 @@ def completeness(period: PeriodOption = None, hour: HourOption = None) -> None:
 
     Looks only: nothing is decided or published.
     """
+    wanted = _wanted(period, hour)
     from rich.console import Console
 
     from rentroll.close_views import engines_table, problems_text, sources_table
     from streams.close import prove_sources
 
-    wanted = _wanted(period, hour)
     console = Console()
     with _ledger_and_store() as (client, store), console.status("reading the ledger"):
         sources = prove_sources(client, store, wanted)

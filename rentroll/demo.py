@@ -16,18 +16,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from inference.publisher import publish_outboxes
-from inference.simulate.emitted import Emitted
-from inference.simulate.run import plan_trace, register_sources, simulate
 from sqlalchemy import Engine
 
 from billing.invoice_run import run_invoices, totals_on_stripe
 from billing.planning import plan_period
-from billing.price_book_file import read_price_book
+from billing.price_book_file import BookFile, read_price_book
 from billing.price_books import import_book
 from billing.rated_totals import RatedTotals, rated_totals
 from billing.settings import BillingSettings
 from billing.stripe_gateway import StripeGateway
+from inference.publisher import publish_outboxes
+from inference.simulate.emitted import Emitted
+from inference.simulate.plan import Plan
+from inference.simulate.run import plan_trace, register_sources, simulate
 from infra.clickhouse.client import Client, connect
 from infra.endpoints import Endpoints
 from infra.settings import InfraSettings
@@ -61,16 +62,48 @@ class DemoInputs:
     seed: int = SEED
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Inputs that were read to their end and are sound."""
+
+    inputs: DemoInputs
+    plan: Plan
+    book: BookFile
+
+
+def prepare(inputs: DemoInputs, progress: Progress) -> Prepared:
+    """Read and check every input, before any server starts or anything is emitted.
+
+    Raises:
+        InputFileError: If a file is wrong; the message starts with `file:line`.
+    """
+    with progress.stage("read inputs"):
+        book = read_price_book(inputs.price_book)
+        plan = plan_trace(
+            inputs.trace,
+            seed=inputs.seed,
+            assignment=inputs.assignment,
+            when=inputs.period,
+            on_progress=progress.show,
+        )
+    return Prepared(inputs, plan, book)
+
+
 @dataclass(slots=True)
 class Demo:
     """One run under way: the servers, and how long each stage took."""
 
-    inputs: DemoInputs
+    prepared: Prepared
     settings: InfraSettings
     endpoints: Endpoints
     progress: Progress
     clock: Clock = field(default_factory=SystemClock)
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> DemoInputs:
+        """What the run is made from."""
+        return self.prepared.inputs
 
     def run(self) -> RunReport:
         """Every stage in order; the report says whether all counts agree.
@@ -94,15 +127,8 @@ class Demo:
 
     def _emit(self, store: Engine) -> Emitted:
         with self._stage("simulate"):
-            plan = plan_trace(
-                self.inputs.trace,
-                seed=self.inputs.seed,
-                assignment=self.inputs.assignment,
-                when=self.inputs.period,
-                on_progress=self.progress.show,
-            )
             emitted = simulate(
-                plan, self.settings.home / "outboxes", on_progress=self.progress.show
+                self.prepared.plan, self.settings.home / "outboxes", on_progress=self.progress.show
             )
             register_sources(store, emitted, now_ms=self.clock.now_ns() // NS_PER_MS)
         with self._stage("publish"):
@@ -127,7 +153,7 @@ class Demo:
 
     def _invoice(self, ledger: Client, store: Engine, gateway: StripeGateway) -> None:
         with self._stage("rate"):
-            file = read_price_book(self.inputs.price_book)
+            file = self.prepared.book
             now_ms = self.clock.now_ns() // NS_PER_MS
             import_book(store, file, imported_by="rentroll demo", now_ms=now_ms)
             settings = BillingSettings()

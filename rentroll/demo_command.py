@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from infra.endpoints import Endpoints
     from infra.settings import InfraSettings
-    from rentroll.demo import DemoInputs
+    from rentroll.demo import DemoInputs, Prepared
     from rentroll.report import RunReport
 
 
@@ -63,7 +63,8 @@ def demo(
 
     from infra.settings import InfraSettings
     from infra.stack.control import running_stack
-    from rentroll.demo import clear_folder, make_folder
+    from rentroll.demo import clear_folder, make_folder, prepare
+    from rentroll.demo_progress import ConsoleProgress
     from rentroll.stack_views import StackProgress
 
     console = Console()
@@ -71,13 +72,14 @@ def demo(
     base = InfraSettings()
     settings = base.model_copy(update={"home": (base.home / "demo").resolve()})
     _refuse_a_second_demo(settings)
+    prepared = prepare(inputs, ConsoleProgress(console))
     clear_folder(settings.home)
     make_folder(settings.home)
     with StackProgress(console) as progress:
         stack = running_stack(settings, on_progress=progress.show)
         endpoints = stack.__enter__()
     try:
-        outcome = _run(console, inputs, settings, endpoints)
+        outcome = _run(console, prepared, settings, endpoints)
         if report is not None:
             _write(report, outcome)
         if not exit_:
@@ -91,9 +93,8 @@ def demo(
 def _inputs(
     trace: Path | None, prices: Path | None, assign: Path | None, period: str | None
 ) -> "DemoInputs":
-    from inference.simulate.run import SAMPLE_TRACE
-
     from billing.price_book_file import EXAMPLE_PRICE_BOOK
+    from inference.simulate.run import SAMPLE_TRACE
     from rentroll.demo import DemoInputs, billing_month
     from schemas.clock import SystemClock
 
@@ -117,16 +118,16 @@ def _refuse_a_second_demo(settings: "InfraSettings") -> None:
 
 
 def _run(
-    console: "Console", inputs: "DemoInputs", settings: "InfraSettings", endpoints: "Endpoints"
+    console: "Console", prepared: "Prepared", settings: "InfraSettings", endpoints: "Endpoints"
 ) -> "RunReport":
     from rentroll.demo import Demo
     from rentroll.demo_progress import ConsoleProgress
     from rentroll.demo_views import show_report
     from rentroll.statement_shown import show_largest_statement
 
-    run = Demo(inputs, settings, endpoints, ConsoleProgress(console))
+    run = Demo(prepared, settings, endpoints, ConsoleProgress(console))
     outcome = run.run()
-    show_largest_statement(console, endpoints, inputs.period)
+    show_largest_statement(console, endpoints, prepared.inputs.period)
     show_report(console, outcome)
     return outcome
 

@@ -1,5 +1,7 @@
 """`rentroll invoice`: issue a month's invoices through Stripe, list them, show one."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -51,15 +53,15 @@ def run(
 
     period, clock, console = parse_period(period_name), SystemClock(), Console()
     endpoints = _endpoints()
-    store = _store(endpoints)
     conflicts = ""
-    try:
-        _plan(endpoints, store, period, book_name, clock)
-    except InvoiceHeldError as error:
-        # Other usage or prices than an invoice that was begun; all others are planned by then.
-        conflicts = str(error)
-    result = _issue(endpoints, store, period, clock=clock, workers=workers, console=console)
-    console.print(invoices_table(list_invoices(store, period.name)))
+    with _store(endpoints) as store:
+        try:
+            _plan(endpoints, store, period, book_name, clock)
+        except InvoiceHeldError as error:
+            # Other usage or prices than an invoice that was begun; all others are planned by then.
+            conflicts = str(error)
+        result = _issue(endpoints, store, period, clock=clock, workers=workers, console=console)
+        console.print(invoices_table(list_invoices(store, period.name)))
     _say(result, conflicts, console)
     if conflicts or not result.is_complete:
         raise typer.Exit(1)
@@ -82,7 +84,8 @@ def show_list(
     from schemas.periods import parse_period
 
     name = None if period_name is None else parse_period(period_name).name
-    Console().print(invoices_table(list_invoices(_store(_endpoints()), name)))
+    with _store(_endpoints()) as store:
+        Console().print(invoices_table(list_invoices(store, name)))
 
 
 @invoice.command(name="show")
@@ -104,8 +107,9 @@ def show(
     from rentroll.invoice_views import invoice_tables
 
     console = Console()
-    for table in invoice_tables(*load_invoice(_store(_endpoints()), wanted)):
-        console.print(table)
+    with _store(_endpoints()) as store:
+        for table in invoice_tables(*load_invoice(store, wanted)):
+            console.print(table)
 
 
 def _plan(
@@ -120,9 +124,9 @@ def _plan(
     from billing.settings import BillingSettings
     from infra.clickhouse.client import connect
 
-    ledger = connect(endpoints.clickhouse_url, endpoints.clickhouse_database)
     book = load_book(store, book_name)
-    plan_period(ledger, store, period, book, clock=clock, settings=BillingSettings())
+    with closing(connect(endpoints.clickhouse_url, endpoints.clickhouse_database)) as ledger:
+        plan_period(ledger, store, period, book, clock=clock, settings=BillingSettings())
 
 
 def _issue(
@@ -139,11 +143,13 @@ def _issue(
     from billing.invoice_run import run_invoices
     from billing.stripe_gateway import StripeGateway
 
-    gateway = StripeGateway(endpoints.stripe_api_key, endpoints.stripe_api_base)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with (
+        closing(StripeGateway(endpoints.stripe_api_key, endpoints.stripe_api_base)) as gateway,
+        Progress(*columns, console=console, transient=True) as progress,
+    ):
         task = progress.add_task("issuing invoices", total=None)
-        result = run_invoices(
+        return run_invoices(
             store,
             gateway,
             period=period,
@@ -151,8 +157,6 @@ def _issue(
             workers=workers,
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    gateway.close()
-    return result
 
 
 def _say(result: "RunResult", conflicts: str, console: "Console") -> None:
@@ -174,7 +178,12 @@ def _endpoints() -> "Endpoints":
     return resolve(InfraSettings())
 
 
-def _store(endpoints: "Endpoints") -> "Engine":
+@contextmanager
+def _store(endpoints: "Endpoints") -> "Iterator[Engine]":
     from infra.store.engine import open_store
 
-    return open_store(endpoints.store_url)
+    store = open_store(endpoints.store_url)
+    try:
+        yield store
+    finally:
+        store.dispose()

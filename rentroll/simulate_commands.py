@@ -20,52 +20,59 @@ if TYPE_CHECKING:
     Progress = Callable[[str, int, int], None]
 
 
+TraceFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--trace",
+        help="CSV with TIMESTAMP, ContextTokens, GeneratedTokens;"
+        " without --trace and --fleet: the sample in the package.",
+    ),
+]
+FleetFile = Annotated[Path | None, typer.Option("--fleet", help="YAML file of a synthetic fleet.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides everything that is drawn.")]
+AssignmentFile = Annotated[
+    Path | None,
+    typer.Option("--assign", help="YAML file that gives a trace's rows their owners."),
+]
+Month = Annotated[
+    str | None,
+    typer.Option("--rewrite-time-to", help="Map the times on a month, such as 2026-10."),
+]
+EndNow = Annotated[
+    bool, typer.Option("--end-now", help="Shift the times so that the last request ends now.")
+]
+SpoolFolder = Annotated[
+    Path | None,
+    typer.Option("--spool", help="Folder for spools and outboxes; kept after publishing."),
+]
+Publish = Annotated[
+    bool,
+    typer.Option(
+        "--publish/--no-publish",
+        help="Register the sources and publish, or leave the events in outboxes.",
+    ),
+]
+ReportFile = Annotated[
+    Path | None, typer.Option("--report", help="Write what was emitted as JSON.")
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add this area's commands to the command line."""
     app.command(name="simulate")(simulate)
 
 
 def simulate(  # noqa: PLR0913 - the options of a command
-    trace: Annotated[
-        Path | None,
-        typer.Option(
-            "--trace",
-            help="CSV with TIMESTAMP, ContextTokens, GeneratedTokens;"
-            " without --trace and --fleet: the sample in the package.",
-        ),
-    ] = None,
-    fleet: Annotated[
-        Path | None, typer.Option("--fleet", help="YAML file of a synthetic fleet.")
-    ] = None,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Decides everything that is drawn.")
-    ] = 1,
-    assign: Annotated[
-        Path | None,
-        typer.Option("--assign", help="YAML file that gives a trace's rows their owners."),
-    ] = None,
-    month: Annotated[
-        str | None,
-        typer.Option("--rewrite-time-to", help="Map the times on a month, such as 2026-10."),
-    ] = None,
+    trace: TraceFile = None,
+    fleet: FleetFile = None,
+    seed: Seed = 1,
+    assign: AssignmentFile = None,
+    month: Month = None,
     *,
-    end_now: Annotated[
-        bool, typer.Option("--end-now", help="Shift the times so that the last request ends now.")
-    ] = False,
-    spool: Annotated[
-        Path | None,
-        typer.Option("--spool", help="Folder for spools and outboxes; kept after publishing."),
-    ] = None,
-    publish: Annotated[
-        bool,
-        typer.Option(
-            "--publish/--no-publish",
-            help="Register the sources and publish, or leave the events in outboxes.",
-        ),
-    ] = True,
-    report: Annotated[
-        Path | None, typer.Option("--report", help="Write what was emitted as JSON.")
-    ] = None,
+    end_now: EndNow = False,
+    spool: SpoolFolder = None,
+    publish: Publish = True,
+    report: ReportFile = None,
 ) -> None:
     """Simulate a fleet of engines and emit the events that real ones would.
 

@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -16,6 +17,7 @@ from schemas.errors import IngestError
 from schemas.topics import DEAD_LETTERS, TOPICS, Topic
 from streams.batch_transport import batch_topic, install
 from streams.clickhouse_sink import ClickHouseSink
+from streams.columns import warm_up
 from streams.group import Group, Outbox
 from streams.patience import NotNowError
 from streams.settings import StreamSettings
@@ -26,11 +28,15 @@ log = logging.getLogger("rentroll.ingest")
 
 STATISTICS_FILE = "ingest.json"
 _TICK_S = 0.05
-_SETTLE_S = 0.5
+_SETTLE_S = 1.0
 _KEEP_ALIVE_S = 5.0
 _IDLE_CHECK_S = 0.25
 _GC_GENERATIONS = (50_000, 50, 100)
 """Decoding makes hundreds of thousands of short-lived objects and no cycles among them."""
+
+
+_SWITCH_S = 0.001
+"""Decoding holds the interpreter; inserts and fetches, waiting for it, would idle their servers."""
 
 
 def make_app(settings: StreamSettings, kafka_bootstrap: str, folder: Path) -> faust.App:
@@ -60,9 +66,8 @@ def make_app(settings: StreamSettings, kafka_bootstrap: str, folder: Path) -> fa
         producer_acks=-1,
         producer_compression_type="lz4",
         producer_max_request_size=DEAD_LETTERS.max_message_bytes,
-        stream_buffer_maxsize=settings.ingest_buffered_batches,
     )
-    install(app, grouped=settings.ingest_grouped)
+    install(app, buffered_batches=settings.ingest_buffered_batches, grouped=settings.ingest_grouped)
     return app
 
 
@@ -79,8 +84,10 @@ class IngestWorker:
         topics: tuple[Topic, ...] = TOPICS,
         hook: Hook = no_hook,
     ) -> None:
+        warm_up()
         folder.mkdir(parents=True, exist_ok=True)
         self._settings = settings
+        self._hook = hook
         self._folder = folder
         self._app = make_app(settings, kafka_bootstrap, folder)
         self._group = Group(self._app)
@@ -122,7 +129,9 @@ class IngestWorker:
             self._app.task(self._watch(until_idle_s, on_progress))
         gc.freeze()
         gc.set_threshold(*_GC_GENERATIONS)
+        sys.setswitchinterval(_SWITCH_S)
         worker = faust.Worker(self._app, override_logging=False, quiet=True, redirect_stdouts=False)
+        worker.spinner = None
         try:
             worker.execute_from_commandline()
         except SystemExit as stop:
@@ -134,7 +143,7 @@ class IngestWorker:
             raise IngestError(f"ingest stopped with status {code}; the log says why")
 
     def _subscribe(self, topic: Topic) -> None:
-        source = batch_topic(self._app, topic.name, self._settings.ingest_buffered_batches)
+        source = batch_topic(self._app, topic.name)
 
         async def ingest(stream: Any) -> None:
             async for event in stream.noack().events():
@@ -195,7 +204,10 @@ class IngestWorker:
         log.info("ingested", extra=self.counters.as_dict())
 
     async def _joined(self, *_signal: object, **_more: object) -> None:
-        self._assigned = True
+        if not self._assigned:
+            self._assigned = True
+            self._hook("joined")
+            self._report_once()
 
     async def _revoked(self, *_signal: object, **_more: object) -> None:
         await self._sink.give_up()

@@ -35,7 +35,8 @@ class HourVerdict:
     """What closing decided about one hour, and the totals of its run.
 
     `excluded` counts requests in the ledger that no registered source signed: not billed.
-    `copies` counts rows beyond the first of each event. `changed` says that a new run was
+    `copies` counts rows beyond the first of each event that are still stored: the server drops
+    them when it merges. `changed` says that a new run was
     published; of an hour that never had usage `run_id` is empty.
     """
 
@@ -169,7 +170,7 @@ def _prepare(
     decisions = read_decisions(
         (one.position, one.kind, one.subject) for one in decisions_after(store, 0)
     )
-    sources = read_sources(ledger, store, decisions, hours)
+    sources, any_source = read_sources(ledger, store, decisions, hours)
     progress("sources", 0, total)
     books = read_books(ledger, sources, decisions, hours)
     progress("counted", 0, total)
@@ -178,7 +179,12 @@ def _prepare(
         ledger=ledger,
         store=store,
         decisions=decisions,
-        patience=Patience(now_ms, settings.close_grace_s * MS_PER_S, settings.close_max_reasons),
+        patience=Patience(
+            now_ms=now_ms,
+            grace_ms=settings.close_grace_s * MS_PER_S,
+            max_reasons=settings.close_max_reasons,
+            any_source=any_source,
+        ),
         sources=sources,
         books=books,
         in_force=_in_force(store, period),
@@ -309,4 +315,5 @@ def prove_sources(
     decisions = read_decisions(
         (one.position, one.kind, one.subject) for one in decisions_after(store, 0)
     )
-    return read_sources(ledger, store, decisions, hour_range(period))
+    sources, _ = read_sources(ledger, store, decisions, hour_range(period))
+    return sources

@@ -72,11 +72,15 @@ class HourFindings:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """When an empty hour may close although no source is known, and how many reasons are told."""
+    """When an hour may close although no source at all is known, and how many reasons are told.
+
+    `any_source` says that some source has opened, whenever that was: then silence means idle.
+    """
 
     now_ms: int
     grace_ms: int
     max_reasons: int
+    any_source: bool
 
 
 def reasons_to_hold(
@@ -89,11 +93,9 @@ def reasons_to_hold(
     """
     end_ms = hour.hour_ms + MS_PER_HOUR
     reasons: list[str] = []
-    known = False
     for source in sources:
-        known = known or source.opened_ms is not None
         reasons += [f"{_named(source)}: {text}" for text in _source_reasons(source, end_ms)]
-    if not known and end_ms + patience.grace_ms > patience.now_ms:
+    if not patience.any_source and end_ms + patience.grace_ms > patience.now_ms:
         reasons.append(
             "no source is known, and the hour ended less than"
             f" {patience.grace_ms // MS_PER_HOUR} h ago"

@@ -87,21 +87,22 @@ def read_offsets(client: Client) -> Offsets:
 
 def read_sources(
     ledger: Ledger, store: Engine, decisions: Decisions, hours: HourRange
-) -> list[SourceState]:
+) -> tuple[list[SourceState], bool]:
     """What is proven of every registered source that matters to `hours`, oldest first.
 
-    A source that closed before the first hour does not matter any more: whatever it sent is
-    older. Memory is bounded by the engine intervals of one batch of sources.
+    The flag says whether any source is known at all, also one that does not matter. A source
+    that closed before the first hour does not matter any more: whatever it sent is older. Memory
+    is bounded by the engine intervals of one batch of sources.
     """
-    jobs = _jobs(ledger, store, hours)
+    jobs, any_source = _jobs(ledger, store, hours)
     tails: dict[str, IntervalFacts] = {}
     active = [job for job in jobs if job.state.opened_ms is not None]
     for batch in _batches(ledger, active):
         _prove_batch(ledger, batch, decisions, tails)
-    return [job.state for job in jobs]
+    return [job.state for job in jobs], any_source
 
 
-def _jobs(ledger: Ledger, store: Engine, hours: HourRange) -> list[_Job]:
+def _jobs(ledger: Ledger, store: Engine, hours: HourRange) -> tuple[list[_Job], bool]:
     """Every source with what its control events say, without those that cannot matter."""
     found = {
         one.source: _Job(one, SourceState(one.source, one.host, one.registered_ms))
@@ -126,10 +127,10 @@ def _jobs(ledger: Ledger, store: Engine, hours: HourRange) -> list[_Job]:
     if unseen:
         _take_first_seen(ledger, found, unseen)
     still_sending = _interval_counts(ledger, list(found), since_ms=hours.first_ms)
-    return sorted(
-        (job for job in found.values() if _matters(job.state, hours, still_sending)),
-        key=lambda job: (job.state.opened_ms or 0, job.state.source),
-    )
+    any_source = any(job.state.opened_ms is not None for job in found.values())
+    matter = (job for job in found.values() if _matters(job.state, hours, still_sending))
+    ordered = sorted(matter, key=lambda job: (job.state.opened_ms or 0, job.state.source))
+    return ordered, any_source
 
 
 def _registered(store: Engine) -> list[_Registered]:

@@ -43,11 +43,16 @@ class Piece(Generic[Content]):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a range is large enough, or old enough, to be written."""
+    """When a range is large enough, or old enough, to be written.
+
+    While records keep coming it may grow: small inserts cost ClickHouse most. It is written when
+    none came for `quiet_s`, and in any case when its first record has waited for `wait_s`.
+    """
 
     rows: int
     size_bytes: int
-    linger_s: float
+    quiet_s: float
+    wait_s: float
 
 
 def promise(end: int) -> str:
@@ -86,6 +91,7 @@ class Partition(Generic[Content]):
     _taken: int = field(init=False)
     _waiting: deque[Piece[Content]] = field(default_factory=deque)
     _waiting_since_s: float = 0.0
+    _last_added_s: float = 0.0
 
     def __post_init__(self) -> None:
         self._taken = self.written
@@ -151,6 +157,7 @@ class Partition(Generic[Content]):
             raise IngestError(f"a run starts at {piece.start}, expected was {self.expected}")
         if not self._waiting:
             self._waiting_since_s = now_s
+        self._last_added_s = now_s
         self._waiting.append(piece)
 
     def ready(self, limits: Limits, now_s: float) -> bool:
@@ -162,7 +169,8 @@ class Partition(Generic[Content]):
         return (
             self.waiting_rows >= limits.rows
             or self.waiting_bytes >= limits.size_bytes
-            or now_s - self._waiting_since_s >= limits.linger_s
+            or now_s - self._last_added_s >= limits.quiet_s
+            or now_s - self._waiting_since_s >= limits.wait_s
         )
 
     def full(self, limits: Limits) -> bool:

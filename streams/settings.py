@@ -21,8 +21,11 @@ class StreamSettings(BaseSettings):
     ingest_bytes: int = Field(
         default=48 * 2**20, ge=2**20, le=2**30, description="record bytes of one insert, about"
     )
-    ingest_linger_ms: int = Field(
-        default=500, ge=1, le=60_000, description="how long a record waits for others, at most"
+    ingest_quiet_ms: int = Field(
+        default=400, ge=1, le=60_000, description="without new records, after which to insert"
+    )
+    ingest_wait_ms: int = Field(
+        default=3_000, ge=1, le=600_000, description="longest that a record waits for others"
     )
     ingest_fetch_bytes: int = Field(
         default=2**20,
@@ -31,7 +34,7 @@ class StreamSettings(BaseSettings):
         description="of one fetch and partition, compressed; one record may exceed it",
     )
     ingest_buffered_batches: int = Field(
-        default=2, ge=2, le=64, description="fetches of one topic that wait to be decoded"
+        default=4, ge=1, le=64, description="fetches of one topic that wait to be decoded, about"
     )
     ingest_parallel_inserts: int = Field(
         default=2, ge=1, le=64, description="inserts that one worker has open at the same time"

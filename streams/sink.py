@@ -87,7 +87,10 @@ class Sink:
         self._dead_letters = dead_letters
         self._hook = hook
         self._limits = Limits(
-            settings.ingest_rows, settings.ingest_bytes, settings.ingest_linger_ms / 1_000
+            settings.ingest_rows,
+            settings.ingest_bytes,
+            settings.ingest_quiet_ms / 1_000,
+            settings.ingest_wait_ms / 1_000,
         )
         self._grace_s = settings.ingest_grace_s
         self._retry_s = (

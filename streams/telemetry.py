@@ -68,4 +68,6 @@ def log_as_json(stream: TextIO = sys.stderr, *, quiet: bool = False) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    # It warns whenever a commit takes longer than the time between two.
+    logging.getLogger("mode.timers").setLevel(logging.ERROR)
     logging.getLogger("rentroll").setLevel(logging.WARNING if quiet else logging.INFO)

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from inference.engine_meter import Interval
+from inference.engine_account import Interval
 from inference.wire import RequestWire
 from schemas.usage import TOKEN_METERS
 

@@ -51,36 +51,43 @@ class _Prompt:
 class _Decoding:
     """The requests that compute one token a pass, as columns, oldest first.
 
-    `left[i]` is how many tokens request `i` will still generate, at least one.
+    `pass_number` counts the passes so far. Request `i` has `pass_number + offset[i]` tokens
+    computed, and generates its last one in pass `last_pass[i]`.
     """
 
-    __slots__ = ("computed", "ids", "kv_tokens", "left", "planned")
+    __slots__ = ("ids", "kv_tokens", "last_pass", "offset", "pass_number", "planned")
 
     def __init__(self) -> None:
         self.planned: list[PlannedRequest] = []
         self.ids: list[str] = []
-        self.computed: list[int] = []
-        self.left: list[int] = []
+        self.offset: list[int] = []
+        self.last_pass: list[int] = []
+        self.pass_number = 0
         self.kv_tokens = 0
 
     def append(self, planned: PlannedRequest, computed: int, left: int) -> None:
+        """Add one that will generate `left` more tokens, at least one."""
         self.planned.append(planned)
         self.ids.append(planned.id)
-        self.computed.append(computed)
-        self.left.append(left)
+        self.offset.append(computed - self.pass_number)
+        self.last_pass.append(self.pass_number + left)
         self.kv_tokens += computed
 
     def pop(self, index: int) -> tuple[PlannedRequest, int, int]:
-        """Take one out: it, its computed tokens, and how many were left."""
+        """Take one out: it, its computed tokens, and how many it would still generate."""
         self.ids.pop(index)
-        computed = self.computed.pop(index)
+        computed = self.pass_number + self.offset.pop(index)
         self.kv_tokens -= computed
-        return self.planned.pop(index), computed, self.left.pop(index)
+        return self.planned.pop(index), computed, self.last_pass.pop(index) - self.pass_number
+
+    def computed(self) -> list[int]:
+        """Tokens computed so far, per request."""
+        so_far = self.pass_number
+        return [so_far + offset for offset in self.offset]
 
     def advance(self, passes: int) -> None:
         """Everyone computed and generated that many tokens."""
-        self.computed = [computed + passes for computed in self.computed]
-        self.left = [left - passes for left in self.left]
+        self.pass_number += passes
         self.kv_tokens += passes * len(self.ids)
 
 
@@ -148,7 +155,7 @@ class SimulatedEngine:
             return 1, chunks, launch_ns + self._mixed_ns(chunks)
         passes = self._passes(launch_ns)
         ids = self._decoding.ids.copy()
-        work = StepWork(passes, [passes] * len(ids), self._decoding.computed)
+        work = StepWork(passes, [passes] * len(ids), self._decoding.computed())
         self._meter.scheduled(launch_ns, ids, work)
         return passes, [], launch_ns + self._decode_ns(passes)
 
@@ -215,14 +222,17 @@ class SimulatedEngine:
         ):
             self._preempt_youngest(launch_ns)
         count = len(decoding.ids)
-        one_ns = self._decode_ns(1)
+        # Reading bounds a decoding pass unless the batch is huge; a run may end a little late then.
+        profile = self._profile
+        moved = profile.weight_bytes + decoding.kv_tokens * profile.kv_bytes_per_token
+        one_ns = moved * NS_PER_S // profile.bandwidth_bytes_per_s + profile.pass_overhead_ns + 1
         horizon_ns = self._limits.run_ns_max
         if not self._waiting and self._next_ns - launch_ns < horizon_ns:
             horizon_ns = self._next_ns - launch_ns
         passes = horizon_ns // one_ns + 1
         if count > 1:
             passes = min(passes, (self._limits.kv_capacity_tokens - decoding.kv_tokens) // count)
-        return max(min(passes, *decoding.left), 1)
+        return max(min(passes, min(decoding.last_pass) - decoding.pass_number), 1)
 
     def _decode_ns(self, passes: int) -> int:
         """Time of `passes` passes in which every decoding request computes one token each."""
@@ -256,7 +266,7 @@ class SimulatedEngine:
 
     def _launch_mixed(self, launch_ns: int, chunks: Sequence[int]) -> None:
         decoding = self._decoding
-        ids, computed = decoding.ids.copy(), decoding.computed.copy()
+        ids, computed = decoding.ids.copy(), decoding.computed()
         tokens = [1] * len(ids)
         for one, chunk in zip(self._prompts, chunks, strict=True):
             # A prompt that got nothing of the budget is not in the step; an empty one is.
@@ -280,8 +290,8 @@ class SimulatedEngine:
         decoding = self._decoding
         decoding.advance(passes)
         finished = False
-        while 0 in decoding.left:
-            planned, _, _ = decoding.pop(decoding.left.index(0))
+        while decoding.pass_number in decoding.last_pass:
+            planned, _, _ = decoding.pop(decoding.last_pass.index(decoding.pass_number))
             self._meter.finish(planned.id, now_ns, generated_tokens=planned.arrival.stop_at)
             finished = True
         if not self._prompts:

@@ -66,14 +66,29 @@ class PlannedRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PlannedReplica:
-    """One engine, the source that speaks for it, and the requests it will serve, by time."""
+    """One engine, the source that speaks for it, and what it will serve: (admitted ns, arrival)."""
 
     name: str
     source: str
     engine: str
     key_seed: bytes
     model: ServedModel
-    requests: list[PlannedRequest]
+    run_entropy: int
+    arrivals: list[tuple[int, Arrival]]
+
+    def requests(self) -> list[PlannedRequest]:
+        """Its requests by time, with their ids; made where the replica runs."""
+        run_entropy = self.run_entropy
+        return [
+            PlannedRequest(
+                uuid7(
+                    admitted_ns // NS_PER_MS, int.from_bytes(arrival.entropy, "big") ^ run_entropy
+                ),
+                admitted_ns,
+                arrival,
+            )
+            for admitted_ns, arrival in self.arrivals
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +170,10 @@ def make_plan(workload: Workload, *, timeline: Timeline, settings: InferenceSett
     )
     replicas = _replicas(run_key, workload.roster)
     choose = {model: _LeastLoaded(found) for model, found in replicas.items()}
-    run_entropy = derived_entropy(run_key, "event")
     for arrival in workload.arrivals:
         admitted_ns = timeline(arrival.recorded_ns)
-        entropy = int.from_bytes(arrival.entropy, "big") ^ run_entropy
-        event_id = uuid7(admitted_ns // NS_PER_MS, entropy)
         replica = choose[arrival.model.name].replica_for(arrival, admitted_ns)
-        replica.requests.append(PlannedRequest(event_id, admitted_ns, arrival))
+        replica.arrivals.append((admitted_ns, arrival))
     first_ns = timeline(workload.arrivals[0].recorded_ns) if workload.arrivals else 0
     return Plan(
         run_key=run_key,
@@ -182,7 +194,8 @@ def _replicas(run_key: str, roster: Roster) -> dict[str, list[PlannedReplica]]:
                 engine=derived_uuid(run_key, model.name, str(number), "engine"),
                 key_seed=bytes.fromhex(derived_hex(run_key, model.name, str(number), "key")),
                 model=model,
-                requests=[],
+                run_entropy=derived_entropy(run_key, "event"),
+                arrivals=[],
             )
             for number in range(1, model.replicas + 1)
         ]

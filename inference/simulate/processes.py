@@ -59,8 +59,11 @@ def side_by_side(
 
 
 def worker_count(wanted: int) -> int:
-    """How many processes to use: as wanted, else one per core that this process may use."""
-    return wanted or len(os.sched_getaffinity(0))
+    """How many processes to use: as wanted, else two per core that this process may use.
+
+    While one waits for the disk, the other computes.
+    """
+    return wanted or 2 * len(os.sched_getaffinity(0))
 
 
 def _context() -> ForkContext | SpawnContext:
@@ -91,8 +94,8 @@ def _collect(links: Sequence[Connection], on_amount: Callable[[int], None]) -> l
 
 
 def _work_on(share: Sequence[Task], work: Work[Task, Result], link: Connection) -> None:
-    # What came over lives to the end: the collector need not look through it again and again.
-    gc.freeze()
+    # This process ends with its share, and nothing in it makes cycles: collecting only costs.
+    gc.disable()
     try:
         link.send([work(task, link.send) for task in share])
     except RentrollError as error:

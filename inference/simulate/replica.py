@@ -1,11 +1,12 @@
 """Runs one planned replica: engine and meter, then spool, then outbox, all in one folder."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 from inference.attribution import attribution_model
-from inference.engine_meter import EngineMeter, FinishedPart, Interval
+from inference.engine_account import FinishedPart, Interval
+from inference.engine_meter import EngineMeter
 from inference.outbox import Outbox, SourceIdentity
 from inference.settings import InferenceSettings
 from inference.simulate.assign import PERMILLE
@@ -34,7 +35,8 @@ STARTUP_NS = 30 * NS_PER_S
 """An engine boots for this long, or until its first request, whichever is sooner."""
 ENDPOINT = "v1/chat/completions"
 _APPEND_RECORDS = 256
-_DRAIN_RECORDS = 4_096
+_DRAIN_RECORDS = 16_384
+"""Seldom: each time waits for the disk. The spool holds some 20 MB until then."""
 _STATUS: dict[Outcome, int] = {
     "stop": 200,
     "length": 200,
@@ -85,10 +87,32 @@ def run_replica(
     )
     writer = RecordWriter(labels, settings)
     outbox = Outbox(folder, identity, settings, opened_ms=opened_ms)
-    spool = Spool(folder / "spool", settings)
+    for requests in _spooled(writer.records(planned, opened_ms), writer, outbox, folder / "spool"):
+        on_requests(requests)
+    outbox.close_source("drained", now_ms=writer.end_ms)
+    writer.counts.records = outbox.events
+    writer.counts.value_bytes = outbox.added_bytes
+    outbox.close()
+    return writer.counts, EmittedSource(
+        source=identity.source,
+        host=identity.host,
+        public_key=identity.key.public_key_hex(),
+        events=outbox.events,
+    )
+
+
+def _spooled(
+    records: Iterable[Record], writer: "RecordWriter", outbox: Outbox, folder: Path
+) -> Iterator[int]:
+    """Take records through the spool into the outbox, a piece at a time, so both stay small.
+
+    Yields:
+        How many requests finished since the last time.
+    """
+    spool = Spool(folder, writer.settings)
     pending: list[Record] = []
     unread = reported = 0
-    for record in writer.records(planned, opened_ms):
+    for record in records:
         pending.append(record)
         if len(pending) < _APPEND_RECORDS:
             continue
@@ -96,25 +120,15 @@ def run_replica(
         unread += len(pending)
         pending.clear()
         if unread >= _DRAIN_RECORDS:
-            _drain(outbox, folder / "spool", unread)
+            _drain(outbox, folder, unread)
             unread = 0
-            on_requests(writer.counts.requests - reported)
+            yield writer.counts.requests - reported
             reported = writer.counts.requests
     if pending:
         spool.append(pending)
     spool.close()
-    _drain(outbox, folder / "spool", unread + len(pending))
-    outbox.close_source("drained", now_ms=writer.end_ms)
-    writer.counts.records = outbox.events
-    writer.counts.value_bytes = outbox.added_bytes
-    outbox.close()
-    on_requests(writer.counts.requests - reported)
-    return writer.counts, EmittedSource(
-        source=identity.source,
-        host=identity.host,
-        public_key=identity.key.public_key_hex(),
-        events=outbox.events,
-    )
+    _drain(outbox, folder, unread + len(pending))
+    yield writer.counts.requests - reported
 
 
 def _drain(outbox: Outbox, spool: Path, expected: int) -> None:
@@ -131,7 +145,7 @@ class RecordWriter:
 
     def __init__(self, labels: EngineLabels, settings: InferenceSettings) -> None:
         self._labels = labels
-        self._settings = settings
+        self.settings = settings
         self._attribution = attribution_model(settings.attribution)
         self._open: dict[str, PlannedRequest] = {}
         self.counts = Counts()
@@ -146,15 +160,16 @@ class RecordWriter:
             profile=hardware.profile,
             model=self._attribution,
             start_ns=start_ns,
-            stall_cap_ns=self._settings.step_cap_ns,
-            interval_ns=self._settings.interval_s * NS_PER_S,
+            stall_cap_ns=self.settings.step_cap_ns,
+            interval_ns=self.settings.interval_s * NS_PER_S,
         )
         yield self._capacity(opened_ms, hardware.gpus)
-        first_ns = planned.requests[0].admitted_ns if planned.requests else start_ns
+        requests = planned.requests()
+        first_ns = requests[0].admitted_ns if requests else start_ns
         meter.started(min(start_ns + STARTUP_NS, first_ns))
         limits = EngineLimits(kv_capacity_tokens=hardware.kv_capacity_tokens)
-        engine = SimulatedEngine(meter, hardware.profile, limits, planned.requests)
-        self._open = {request.id: request for request in planned.requests}
+        engine = SimulatedEngine(meter, hardware.profile, limits, requests)
+        self._open = {request.id: request for request in requests}
         last_ns = start_ns
         for refused in engine.run():
             for output in meter.take():

@@ -1,16 +1,19 @@
 """The simulation from file to outboxes: plan, run the replicas side by side, count, report."""
 
+import gc
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Engine
 
 from inference.attribution import attribution_model
-from inference.engine_meter import EngineMeter, FinishedPart
+from inference.engine_account import FinishedPart
+from inference.engine_meter import EngineMeter
 from inference.settings import InferenceSettings
 from inference.simulate.assign import DEFAULT_ASSIGNMENT, read_assignment
 from inference.simulate.emitted import Counts, Emitted, EmittedSource
@@ -69,9 +72,10 @@ def plan_trace(
         FleetFileError: If the assignment is.
     """
     roster = read_assignment(assignment or DEFAULT_ASSIGNMENT)
-    trace = read_trace(path, on_rows=lambda rows: on_progress("reading the trace", rows, 0))
-    workload = workload_of_trace(trace, seed=seed, roster=roster)
-    return plan_workload(workload, when, settings or InferenceSettings(), on_progress)
+    with _uncollected():
+        trace = read_trace(path, on_rows=lambda rows: on_progress("reading the trace", rows, 0))
+        workload = workload_of_trace(trace, seed=seed, roster=roster)
+        return plan_workload(workload, when, settings or InferenceSettings(), on_progress)
 
 
 def plan_fleet(
@@ -87,8 +91,22 @@ def plan_fleet(
     Raises:
         FleetFileError: If the file is wrong anywhere.
     """
-    workload = workload_of_fleet(read_fleet(path), seed=seed)
-    return plan_workload(workload, when, settings or InferenceSettings(), on_progress)
+    fleet = read_fleet(path)
+    with _uncollected():
+        workload = workload_of_fleet(fleet, seed=seed)
+        return plan_workload(workload, when, settings or InferenceSettings(), on_progress)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """A plan is a hundred thousand small things that all live on: nothing to collect meanwhile."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def plan_workload(
@@ -182,10 +200,11 @@ def _dry_run(
     settings: InferenceSettings, replica: PlannedReplica, on_requests: Callable[[int], None]
 ) -> int:
     """When the last request of a replica finishes, in Unix ns; 0 if it has none."""
-    if not replica.requests:
+    requests = replica.requests()
+    if not requests:
         return 0
     hardware = replica.model.hardware
-    first_ns = replica.requests[0].admitted_ns
+    first_ns = requests[0].admitted_ns
     meter = EngineMeter(
         gpus=hardware.gpus,
         profile=hardware.profile,
@@ -196,13 +215,13 @@ def _dry_run(
     )
     limits = EngineLimits(kv_capacity_tokens=hardware.kv_capacity_tokens)
     last_ns = first_ns
-    for refused in SimulatedEngine(meter, hardware.profile, limits, replica.requests).run():
+    for refused in SimulatedEngine(meter, hardware.profile, limits, requests).run():
         for output in meter.take():
             if isinstance(output, FinishedPart):
                 last_ns = max(last_ns, output.finished_ns)
         if refused is not None:
             last_ns = max(last_ns, refused.admitted_ns)
-    on_requests(len(replica.requests))
+    on_requests(len(requests))
     return last_ns
 
 
@@ -220,11 +239,11 @@ def _spread(
     shares: list[list[int]] = [[] for _ in range(workers)]
     loads = [0] * workers
     for index in sorted(
-        range(len(plan.replicas)), key=lambda index: -len(plan.replicas[index].requests)
+        range(len(plan.replicas)), key=lambda index: -len(plan.replicas[index].arrivals)
     ):
         least = loads.index(min(loads))
         shares[least].append(index)
-        loads[least] += len(plan.replicas[index].requests)
+        loads[least] += len(plan.replicas[index].arrivals)
     done = 0
 
     def on_amount(amount: int) -> None:

@@ -1,20 +1,22 @@
 """Starts, uses and stops the stack of a folder, from the outside of its keeper."""
 
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra import local_server
 from infra.endpoints import STACK_FILE, Endpoints, resolve
 from infra.local_server import last_lines
 from infra.process_mark import ProcessMark
 from infra.settings import InfraSettings
 from infra.stack import compose
-from infra.stack.keeper import ALREADY_RUNS, kill_leftovers
-from infra.stack.state import KeeperLock, Phase, StackState, read_state, write_state
+from infra.stack.keeper import ALREADY_RUNS, clear_last_run
+from infra.stack.state import KeeperLock, Phase, StackState, read_state
 from schemas.errors import ServerError, ServerStartError
 
 POLL_S = 0.1
@@ -50,10 +52,10 @@ class StartedStack:
         Raises:
             ServerError: If something still runs.
         """
-        down(self.settings)
-        with suppress(subprocess.TimeoutExpired):
-            self.keeper.wait(KILL_TIMEOUT_S)
+        # Not by the lock file: a keeper that has just been started may not have written it yet.
+        local_server.stop(self.keeper, STOP_TIMEOUT_S)
         self.let_go()
+        down(self.settings)
 
     def let_go(self) -> None:
         """Close the pipe to the keeper: one that lives stops, unless it is detached."""
@@ -80,10 +82,9 @@ def start(
     home = settings.home.resolve()
     if running_keeper(settings) is not None:
         return None
-    before = _clear_last_run(home)
     stack = StartedStack(settings, _launch_keeper(settings, home, detach=detach))
     try:
-        _wait(stack, home, before, on_progress)
+        _wait(stack, home, on_progress)
     except BaseException:
         # Ctrl-C while it starts must not leave a detached keeper either.
         if stack.keeper.poll() is None:
@@ -130,26 +131,34 @@ def down(settings: InfraSettings) -> bool:
     keeper = running_keeper(settings)
     if keeper is not None:
         _stop_keeper(keeper)
+    lock = KeeperLock(home)
+    if not home.is_dir() or not lock.take():
+        # There never was a stack, or another command has just started a new one.
+        return keeper is not None
+    try:
+        return _clear(home, was_kept=keeper is not None)
+    finally:
+        lock.release()
+
+
+def _clear(home: Path, *, was_kept: bool) -> bool:
+    """Forget the last run, under the lock; whether anything of it was still up."""
     try:
         state = read_state(home)
     except ServerError:
         # What is damaged names no process that can be trusted; only its ports are lost.
         (home / STACK_FILE).unlink()
         return True
-    kill_leftovers(home)
-    was_up = keeper is not None or state.phase in {Phase.READY, Phase.STARTING}
-    if keeper is None and was_up and state.means == "compose":
+    was_up = was_kept or state.phase in {Phase.READY, Phase.STARTING}
+    if was_up and not was_kept and state.means == "compose":
         compose.take_down(home)
     if was_up:
-        changes = {"phase": Phase.STOPPED, "endpoints": {}, "members": ()}
-        write_state(home, state.model_copy(update=changes))
+        clear_last_run(home)
     return was_up
 
 
 def _stop_keeper(keeper: ProcessMark) -> None:
     """SIGTERM, then SIGKILL: its members go with it."""
-    import signal
-
     for number, timeout_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, KILL_TIMEOUT_S)):
         keeper.kill(number)
         began = time.monotonic()
@@ -158,17 +167,6 @@ def _stop_keeper(keeper: ProcessMark) -> None:
                 return
             time.sleep(POLL_S / 2)
     raise ServerError(f"the keeper, process {keeper.pid}, does not stop, not even by SIGKILL")
-
-
-def _clear_last_run(home: Path) -> StackState:
-    """Forget the members and endpoints of the last run; its ports stay."""
-    home.mkdir(parents=True, exist_ok=True)
-    kill_leftovers(home)
-    cleared = read_state(home).model_copy(
-        update={"phase": Phase.STOPPED, "endpoints": {}, "members": (), "failure": ""}
-    )
-    write_state(home, cleared)
-    return cleared
 
 
 def _launch_keeper(
@@ -193,23 +191,29 @@ def _keeper_log(home: Path) -> Path:
     return home / "keeper" / "printed.log"
 
 
-def _wait(stack: StartedStack, home: Path, before: StackState, on_progress: Progress) -> None:
+def _wait(stack: StartedStack, home: Path, on_progress: Progress) -> None:
     """Follow stack.json until it says ready, or the keeper ends."""
-    shown = before
+    shown = StackState()
     while True:
         ended = stack.keeper.poll()
-        state = read_state(home)
+        if ended == ALREADY_RUNS:
+            return
+        state = _written_by(home, stack.keeper.pid)
         if state != shown:
             on_progress(state)
             shown = state
-        if ended == ALREADY_RUNS:
-            return
         if ended is not None:
             lines = "\n".join(last_lines(_keeper_log(home)))
             raise ServerStartError(state.failure or f"the stack's keeper ended:\n{lines}")
         if state.phase is Phase.READY:
             return
         time.sleep(POLL_S)
+
+
+def _written_by(home: Path, keeper_pid: int) -> StackState:
+    """What this keeper last wrote; an empty state as long as it has written nothing."""
+    state = read_state(home)
+    return state if state.keeper is not None and state.keeper.pid == keeper_pid else StackState()
 
 
 def _wait_for_the_other(settings: InfraSettings, on_progress: Progress) -> None:
@@ -220,10 +224,15 @@ def _wait_for_the_other(settings: InfraSettings, on_progress: Progress) -> None:
     """
     home = settings.home.resolve()
     began = time.monotonic()
-    while (state := read_state(home)).phase is not Phase.READY:
+    while True:
+        keeper = running_keeper(settings)
+        if keeper is None:
+            failure = read_state(home).failure
+            raise ServerStartError(f"the stack in {home} ended while it started: {failure}")
+        state = _written_by(home, keeper.pid)
         on_progress(state)
-        if running_keeper(settings) is None:
-            raise ServerStartError(f"the stack in {home} ended while it started: {state.failure}")
+        if state.phase is Phase.READY:
+            return
         if time.monotonic() - began > settings.start_timeout_s:
             raise ServerStartError(
                 f"the stack in {home}, started by another command, is not ready after"

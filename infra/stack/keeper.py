@@ -204,6 +204,7 @@ class Keeper:
         """Write stack.json where something changed."""
         endpoints = [kept.member.endpoint for kept in self._kept.values()]
         state = StackState(
+            keeper=mark(os.getpid()),
             endpoints=dict(filter(None, endpoints)) if phase is Phase.READY else {},
             phase=phase,
             failure=failure,
@@ -222,8 +223,9 @@ def keep(settings: InfraSettings, stopping: threading.Event) -> int:
     lock = KeeperLock(home)
     if not lock.take():
         return ALREADY_RUNS
+    lock.sign()
     try:
-        kill_leftovers(home)
+        clear_last_run(home)
         Keeper(settings, stopping).run()
     except RentrollError as error:
         sys.stderr.write(f"{error}\n")
@@ -234,17 +236,22 @@ def keep(settings: InfraSettings, stopping: threading.Event) -> int:
     return 0
 
 
-def kill_leftovers(home: Path) -> None:
-    """Kill members that a killed keeper left, where the system did not do it by itself."""
-    for past in read_state(home).members:
-        if past.process is not None:
-            past.process.kill()
+def clear_last_run(home: Path) -> None:
+    """Kill what a killed keeper left, and forget its run except for ports and means.
+
+    Only whoever holds the lock may do so: without it these could be another keeper's members.
+    """
+    past = read_state(home)
+    for left in past.members:
+        if left.process is not None:
+            left.process.kill()
+    write_state(home, StackState(ports=past.ports, means=past.means))
 
 
 def _write_failure(home: Path, failure: str) -> None:
     """Leave word for the command that waits, also where the keeper failed before its first step."""
     state = read_state(home)
-    changes = {"phase": Phase.FAILED, "failure": failure, "endpoints": {}}
+    changes = {"keeper": mark(os.getpid()), "phase": Phase.FAILED, "failure": failure}
     write_state(home, state.model_copy(update=changes))
 
 

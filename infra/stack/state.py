@@ -44,10 +44,14 @@ class MemberState(BaseModel):
 
 
 class StackState(BaseModel):
-    """The whole file. `endpoints` holds what clients need, and only while the stack is ready."""
+    """The whole file. `endpoints` holds what clients need, and only while the stack is ready.
+
+    `keeper` wrote it: what another one than the living keeper wrote is of an earlier run.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    keeper: ProcessMark | None = None
     endpoints: dict[str, str] = Field(default_factory=dict)
     phase: Phase = Phase.STOPPED
     failure: str = ""
@@ -93,7 +97,7 @@ class KeeperLock:
         self._descriptor: int | None = None
 
     def take(self) -> bool:
-        """Take the lock and write who holds it; False where another keeper lives."""
+        """Take the lock; False where another process holds it."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -102,14 +106,19 @@ class KeeperLock:
             os.close(descriptor)
             return False
         self._descriptor = descriptor
-        holder = mark(os.getpid())
         os.truncate(descriptor, 0)
-        os.write(descriptor, holder.model_dump_json().encode() if holder else b"")
         return True
 
+    def sign(self) -> None:
+        """Write that this process, which has the lock, is the keeper."""
+        keeper = mark(os.getpid())
+        if self._descriptor is not None and keeper is not None:
+            os.write(self._descriptor, keeper.model_dump_json().encode())
+
     def release(self) -> None:
-        """Give the lock back."""
+        """Give the lock back, unsigned."""
         if self._descriptor is not None:
+            os.truncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = None
 

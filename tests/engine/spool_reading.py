@@ -15,6 +15,8 @@ from inference.engine_records import (
 )
 from inference.spool import Damage, Position, read_spool
 
+ALL_RECORDS = 10_000_000
+
 
 @dataclass
 class Books:
@@ -30,7 +32,8 @@ def read_books(host_folder: Path) -> Books:
     """Everything in the one engine spool below `host_folder`."""
     (spool,) = (host_folder / "engines").iterdir()
     books = Books()
-    for record, _ in read_spool(spool, Position(0, 0)):
+    records, _ = read_spool(spool, Position(0, 0), ALL_RECORDS)
+    for record in records:
         assert not isinstance(record, Damage)
         books.kinds.append(record.kind)
         if record.kind == ENGINE_PART:

@@ -77,6 +77,16 @@ def test_down_from_another_shell_ends_the_foreground_command(stack: StackFolder)
     assert command.wait(30) == 0
 
 
+def test_of_two_commands_at_once_one_starts_the_stack_and_the_other_leaves_it_alone(
+    stack: StackFolder,
+) -> None:
+    commands = [stack.rentroll_in_the_foreground("up", "--detach") for _ in range(2)]
+    assert [command.wait(100) for command in commands] == [0, 0]
+    wait_for(lambda: is_ready(stack), "ready")
+    assert stack.rentroll("status").returncode == 0
+    assert sum(member.restarts for member in stack.state().members) == 0
+
+
 def test_kept_port_that_became_busy_is_left_alone_and_another_is_chosen(
     stack: StackFolder,
 ) -> None:

@@ -23,7 +23,7 @@ from inference.door_records import (
 )
 from inference.engine_books import EngineBooks
 from inference.engine_meter import EngineMeter
-from inference.engine_records import EngineBoot, RequestFacts
+from inference.engine_records import ENGINE_STOP, EngineBoot, RequestFacts
 from inference.settings import InferenceSettings
 from inference.wire import THE_SOURCE, Record, to_json
 from schemas.ids import derived_entropy, derived_uuid, uuid7
@@ -54,6 +54,7 @@ class _Sink:
         history = self.history
         if self.engine not in history.died_at_ns:
             history.written += [Written(history.now_ns, self.engine, one) for one in records]
+            history.last_batch[self.engine] = len(records)
         return True
 
 
@@ -78,6 +79,7 @@ class HostHistory:
         self.now_ns = START_NS + self.random.randrange(NS_PER_S)
         self.written: list[Written] = []
         self.died_at_ns: dict[str, int] = {}
+        self.last_batch: dict[str, int] = {}
         self.opened: dict[str, DoorOpen] = {}
         self.endings: dict[str, DoorEnding] = {}
         self._requests = requests
@@ -115,11 +117,20 @@ class HostHistory:
     def kill(self, process: str) -> None:
         """Nothing that it would write after this exists."""
         self.died_at_ns.setdefault(process, self.now_ns)
+        self._tear(process)
         for running in list(self._running.values()):
             if running.door == process:
                 self._running.pop(running.opened.id)
             elif process in running.engine_of.values():
                 self._close(running, "failed", 500)
+
+    def _tear(self, process: str) -> None:
+        """The last batch of a dying engine may reach the disk in part; its first record always."""
+        torn = self.random.randrange(max(self.last_batch.pop(process, 0), 1))
+        mine = [at for at, one in enumerate(self.written) if one.process == process]
+        for at in reversed(mine[len(mine) - torn :]):
+            if self.written[at].record.kind != ENGINE_STOP:
+                del self.written[at]
 
     def _living(self, processes: list[str]) -> list[str]:
         return [one for one in processes if one not in self.died_at_ns]

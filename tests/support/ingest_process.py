@@ -37,7 +37,8 @@ def start_worker(
         "RENTROLL_INGEST_GROUP": group,
         "RENTROLL_INGEST_SESSION_TIMEOUT_S": "6",
         "RENTROLL_INGEST_HEARTBEAT_S": "1",
-        "RENTROLL_INGEST_LINGER_MS": "100",
+        "RENTROLL_INGEST_QUIET_MS": "100",
+        "RENTROLL_INGEST_WAIT_MS": "300",
         "RENTROLL_INGEST_ROWS": "400",
         **(settings or {}),
     }

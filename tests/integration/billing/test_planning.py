@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, insert, select, update
 
 from billing.planning import PlanResult, plan_period
-from billing.price_book_file import read_price_book
+from billing.price_book_file import EXAMPLE_PRICE_BOOK, read_price_book
 from billing.settings import BillingSettings
 from billing.usage_reader import read_usage
 from infra.clickhouse.client import Client
@@ -24,9 +23,7 @@ from tests.support.published_usage import empty_ledger, publish_period, publish_
 from tests.support.published_usage import ledger as ledger_of
 
 INPUT = "input_uncached_tokens"
-BOOK = read_price_book(
-    Path(__file__).parents[3] / "billing" / "examples" / "price_book_2026.yaml"
-).book
+BOOK = read_price_book(EXAMPLE_PRICE_BOOK).book
 NOW_MS = 1_793_500_000_000
 CLOCK = FixedClock(NOW_MS * 1_000_000)
 SETTINGS = BillingSettings(net_days=14, new_tenant_email="new@example.invalid", usage_block_rows=2)
@@ -250,6 +247,36 @@ def test_issued_invoice_stays_when_only_other_tenants_had_late_usage(
     )
     plan(ledger, store)
     assert rows(store)[:2] == before
+
+
+def test_planned_invoice_whose_usage_is_gone_is_held_at_nothing(
+    ledger: Client, store: Engine
+) -> None:
+    publish_period(ledger, store, OCTOBER, TWO_TENANTS)
+    plan(ledger, store)
+    publish_run(ledger, store, TWO_TENANTS[1].hour, [], offset=2)
+    result = plan(ledger, store)
+    acme, globex = rows(store)
+    assert acme.state == "planned"
+    assert (globex.state, globex.total_minor) == ("held", 0)
+    assert "none of the usage" in globex.hold_reason
+    assert [planned.change for planned in result.invoices] == ["unchanged", "replaced"]
+    assert {planned.change for planned in plan(ledger, store).invoices} == {"unchanged"}
+    publish_run(ledger, store, TWO_TENANTS[1].hour, [TWO_TENANTS[1]], offset=3)
+    plan(ledger, store)
+    _, globex = rows(store)
+    assert (globex.state, globex.total_minor) == ("planned", 24)
+
+
+def test_issued_invoice_whose_usage_is_gone_is_an_error(ledger: Client, store: Engine) -> None:
+    publish_period(ledger, store, OCTOBER, [TWO_TENANTS[0]])
+    plan(ledger, store)
+    set_invoice(store, state="issued")
+    publish_run(ledger, store, TWO_TENANTS[0].hour, [], offset=2)
+    with pytest.raises(InvoiceHeldError, match="its usage now makes"):
+        plan(ledger, store)
+    (row,) = rows(store)
+    assert (row.state, row.total_minor) == ("issued", 14)
 
 
 def test_lease_that_ran_out_does_not_keep_an_invoice(ledger: Client, store: Engine) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, update
 from typer.testing import CliRunner, Result
 
 from billing.planning import plan_period
+from billing.price_book_file import EXAMPLE_PRICE_BOOK as EXAMPLE
 from billing.price_books import load_book
 from billing.settings import BillingSettings
 from infra.clickhouse.client import Client
@@ -23,7 +24,6 @@ from tests.support.billing_examples import OCTOBER, usage
 from tests.support.published_usage import empty_ledger, publish_period, publish_run
 from tests.support.published_usage import ledger as ledger_of
 
-EXAMPLE = Path(__file__).parents[3] / "billing" / "examples" / "price_book_2026.yaml"
 INPUT = "input_uncached_tokens"
 DATABASE = "test_billing_commands"
 USAGE = [

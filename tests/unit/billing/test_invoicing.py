@@ -70,7 +70,7 @@ def test_graduated_price_is_described_by_its_steps() -> None:
     book = book_of(graduated_price("g", [(1_000_000, "0.15"), (None, "0.1")]))
     (line,) = invoice_of(usage(quantities={INPUT: 2}), book=book).lines
     assert line.description == (
-        "llama-3.1-8b (standard): 2 input tokens at USD 0.15 up to 1,000,000, 0.10 beyond"
+        "llama-3.1-8b (standard): 2 input tokens at USD 0.15 up to 1,000,000, 0.10 beyond,"
         " per 1,000,000"
     )
 
@@ -79,7 +79,7 @@ def test_long_list_of_steps_is_shortened() -> None:
     steps = [(limit, f"{9 - limit}") for limit in range(1, 6)]
     book = book_of(graduated_price("g", [*steps, (None, "0.5")]))
     (line,) = invoice_of(usage(quantities={INPUT: 2}), book=book).lines
-    assert line.description.endswith("at USD 6 steps from 8.00 to 0.50 per 1,000,000")
+    assert line.description.endswith("at USD 6 steps from 8.00 to 0.50, per 1,000,000")
 
 
 def test_gpu_time_reads_in_seconds_and_hours() -> None:
@@ -109,6 +109,11 @@ def test_unbilled_lines_are_listed_and_counted_in_the_totals() -> None:
         (INPUT, 7),
         ("requests", 2),
     ]
+
+
+def test_tenant_without_usage_has_an_invoice_of_nothing() -> None:
+    invoice = invoice_of(usage(tenant="globex", quantities={INPUT: 1}))
+    assert (invoice.lines, invoice.total_minor, invoice.requests, invoice.gpu_ns) == ((), 0, 0, 0)
 
 
 def test_other_tenants_stay_out() -> None:

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from billing.price_book_file import read_price_book
+from billing.price_book_file import EXAMPLE_PRICE_BOOK, read_price_book
 from schemas.errors import PriceBookError
 from schemas.prices import GraduatedPricing, Price, PriceBook, UnitPricing
 from schemas.usage import TOKEN_METERS
 
-EXAMPLE = Path(__file__).parents[3] / "billing" / "examples" / "price_book_2026.yaml"
 HEAD = """\
 name: acme-2026
 currency: USD
@@ -63,7 +62,7 @@ def e12(price: Price) -> int:
 
 
 def test_example_has_the_prices_of_every_model_and_tier() -> None:
-    book = read_price_book(EXAMPLE).book
+    book = read_price_book(EXAMPLE_PRICE_BOOK).book
     by_id = {price.id: price for price in book.prices}
     assert len(book.prices) == 5 * 4 * 4 + 1
     start = "2026-01-01T00:00Z"
@@ -314,6 +313,10 @@ WRONG_BOOKS = {
     "per of zero": (BOOK.replace("per: 1000000", "per: 0"), "3: per must be a whole number"),
     "per in quotes of words": (BOOK.replace("1000000", "million"), "3: per must be a whole number"),
     "products as list": (HEAD + "  - small\n", f"{FIRST}: products must be a list of"),
+    "no products": (
+        HEAD.replace("products:", "products: {}"),
+        f"{FIRST - 1}: products: the book prices nothing",
+    ),
     "unknown billed meter": (
         "billed_meters: [tokens]\n" + BOOK,
         "1: unknown meter 'tokens'; meters are ",

@@ -167,6 +167,20 @@ def test_meter_that_is_not_billed_is_information() -> None:
     assert {line.meter for line in rating.lines} == {INPUT}
 
 
+def test_tokens_on_a_meter_that_is_not_billed_are_on_an_unbilled_line() -> None:
+    free = "input_cache_read_tokens"
+    used = [
+        usage(quantities={free: 4, INPUT: 1}),
+        usage(outcome="error", quantities={free: 3, INPUT: 2}),
+    ]
+    rating = rate(used, book_of(unit_price("p", "1")), OCTOBER)
+    lines = {(line.meter, line.outcome_class): line.quantity for line in rating.lines}
+    assert lines[free, "unbilled"] == 7
+    assert lines[INPUT, "unbilled"] == 2
+    assert lines[INPUT, "billed"] == 1
+    assert free not in {one.meter for one in rating.information}
+
+
 def test_requests_and_gpu_time_can_be_billed() -> None:
     book = book_of(
         unit_price("each", "0.01", meter="requests", per=1),

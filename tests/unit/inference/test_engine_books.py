@@ -1,13 +1,15 @@
 """An engine's books: marks for recovery, failing open for serving and loud for billing."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import msgspec
 import pytest
 
 from inference.attribution import attribution_model
+from inference.engine_account import Interval
 from inference.engine_books import EngineBooks
-from inference.engine_meter import EngineMeter, Interval
+from inference.engine_meter import EngineMeter
 from inference.engine_records import (
     ENGINE_MARK,
     ENGINE_PART,
@@ -195,7 +197,7 @@ def test_intervals_after_a_failure_still_join_and_end_at_the_hour() -> None:
     driver.books.stop()
     intervals = driver.intervals()
     assert START_NS + NS_PER_HOUR in [one.end_ns for one in intervals]
-    for before, after in zip(intervals, intervals[1:], strict=False):
+    for before, after in pairwise(intervals):
         assert (before.end_ns, before.ordinal_end) == (after.start_ns, after.ordinal_start)
     assert all(one.owned_ns == one.end_ns - one.start_ns for one in intervals)
 
@@ -213,7 +215,7 @@ def test_request_that_was_finished_but_in_flight_at_a_failure_has_its_part() -> 
 def test_no_hook_raises_into_the_engine(hook: str) -> None:
     driver = Driver()
     calls = {
-        "step_done": lambda: driver.books.step_done(),
+        "step_done": driver.books.step_done,
         "finish": lambda: driver.books.finish("nobody", 1, "stop"),
         "preempted": lambda: driver.books.preempted("nobody", 3),
         "scheduled": lambda: driver.books.scheduled(["nobody"], [1], [0]),

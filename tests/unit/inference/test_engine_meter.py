@@ -1,9 +1,12 @@
 """The time ledger of one engine, in small stories with figures one can check by hand."""
 
+from collections.abc import Callable
+
 import pytest
 
 from inference.attribution import EngineProfile, StepWork, attribution_model
-from inference.engine_meter import EngineMeter, FinishedPart, Interval
+from inference.engine_account import FinishedPart, Interval
+from inference.engine_meter import EngineMeter
 from schemas.errors import ConservationError
 from schemas.units import NS_PER_HOUR, NS_PER_S
 
@@ -174,18 +177,20 @@ def test_more_generated_than_scheduled_stops_the_run() -> None:
         engine.finish("r", HOUR_NS, generated_tokens=5)
 
 
-@pytest.mark.parametrize("wrong", ["twice", "unknown", "finished", "no step"])
-def test_impossible_report_is_refused(wrong: str) -> None:
+@pytest.mark.parametrize(
+    "report",
+    [
+        lambda engine: engine.add("open", HOUR_NS, prompt_tokens=1, admitted_ms=0),
+        lambda engine: engine.scheduled(HOUR_NS, ["nobody"], one()),
+        lambda engine: engine.finish("done", HOUR_NS, generated_tokens=0),
+        lambda engine: engine.step_done(HOUR_NS),
+    ],
+    ids=["added twice", "scheduled unknown", "finished twice", "ended without a step"],
+)
+def test_impossible_report_is_refused(report: Callable[[EngineMeter], None]) -> None:
     engine = meter()
-    engine.add("r", HOUR_NS, prompt_tokens=1, admitted_ms=0)
-    engine.finish("r", HOUR_NS, generated_tokens=0)
+    for name in ("open", "done"):
+        engine.add(name, HOUR_NS, prompt_tokens=1, admitted_ms=0)
+    engine.finish("done", HOUR_NS, generated_tokens=0)
     with pytest.raises(ConservationError):
-        if wrong == "twice":
-            engine.add("s", HOUR_NS, prompt_tokens=1, admitted_ms=0)
-            engine.add("s", HOUR_NS, prompt_tokens=1, admitted_ms=0)
-        elif wrong == "unknown":
-            engine.scheduled(HOUR_NS, ["nobody"], one())
-        elif wrong == "finished":
-            engine.finish("r", HOUR_NS, generated_tokens=0)
-        else:
-            engine.step_done(HOUR_NS)
+        report(engine)

@@ -10,7 +10,7 @@ from inference.settings import InferenceSettings
 from inference.spool import Position, Spool, encode_frame, segment_numbers, segment_path
 from infra.signing import range_is_signed
 from schemas.errors import SpoolError
-from schemas.fleet import SignedRange
+from schemas.fleet import RangePurpose, SignedRange
 from schemas.ids import content_hash, range_sha256
 from schemas.topics import MODEL_OF_TYPE
 from tests.support.simulated import START_MS, identity, outbox_rows, record
@@ -79,7 +79,7 @@ def test_signed_ranges_follow_each_other_and_cover_everything(tmp_path: Path) ->
         assert (signed.sequence_first, signed.sequence_last) == (covered + 1, row.sequence - 1)
         hashes = [content_hash(one.value) for one in rows[covered : row.sequence - 1]]
         assert signed.sha256 == range_sha256(hashes)
-        purpose = "closed" if event["type"].endswith("closed.v1") else "interval"
+        purpose: RangePurpose = "closed" if event["type"].endswith("closed.v1") else "interval"
         assert range_is_signed(public_key, event["source"], purpose, signed)
         covered = signed.sequence_last
     assert covered == len(rows) - 1

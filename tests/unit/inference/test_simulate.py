@@ -147,7 +147,7 @@ def test_another_simulation_has_other_sources_and_ids(tmp_path: Path, change: st
         assignment.write_text(DEFAULT_ASSIGNMENT.read_text().replace("weight: 8", "weight: 9"))
         other = plan_trace(tmp_path / "trace.csv", seed=7, assignment=assignment, when=OCTOBER)
     assert {one.source for one in base.replicas}.isdisjoint(one.source for one in other.replicas)
-    ids = [{one.id for one in replica.requests} for replica in (*base.replicas, *other.replicas)]
+    ids = [{one.id for one in replica.requests()} for replica in (*base.replicas, *other.replicas)]
     assert len(set().union(*ids)) == sum(len(one) for one in ids)
 
 

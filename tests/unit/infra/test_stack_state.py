@@ -79,13 +79,22 @@ def test_damaged_state_names_the_field_and_the_remedy(
 def test_second_keeper_does_not_get_the_lock(tmp_path: Path) -> None:
     first, second = KeeperLock(tmp_path), KeeperLock(tmp_path)
     assert first.take()
+    first.sign()
     assert not second.take()
     holder = second.holder()
     assert holder is not None
     assert holder.pid == os.getpid()
     first.release()
+    assert second.holder() is None
     assert second.take()
     second.release()
+
+
+def test_command_that_only_clears_up_is_no_keeper(tmp_path: Path) -> None:
+    lock = KeeperLock(tmp_path)
+    assert lock.take()
+    assert lock.holder() is None
+    lock.release()
 
 
 def test_lock_file_of_a_dead_keeper_names_no_holder(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from schemas.errors import IngestError
 from streams.partition import Limits, Partition, Piece, Run, promise, promised_end
 
-LIMITS = Limits(rows=10, size_bytes=1_000, linger_s=1.0)
+LIMITS = Limits(rows=10, size_bytes=1_000, quiet_s=1.0, wait_s=3.0)
 
 
 def fetched(start: int, end: int, *, holes: set[int] = frozenset()) -> Run:  # type: ignore[assignment]
@@ -51,11 +51,19 @@ def test_a_range_is_written_when_it_has_bytes_enough() -> None:
     assert partition.ready(LIMITS, 0.0)
 
 
-def test_a_range_is_written_when_it_waited_long_enough() -> None:
+def test_a_range_is_written_when_no_record_came_for_a_while() -> None:
     partition = fresh()
     feed(partition, fetched(100, 101), now_s=5.0)
     assert not partition.ready(LIMITS, 5.9)
     assert partition.ready(LIMITS, 6.0)
+
+
+def test_a_range_is_written_in_time_however_steadily_records_trickle_in() -> None:
+    partition = fresh()
+    for second in range(4):
+        feed(partition, fetched(100 + second, 101 + second), now_s=second * 0.9)
+    assert not partition.ready(LIMITS, 2.9)
+    assert partition.ready(LIMITS, 3.0)
 
 
 def test_nothing_is_written_where_nothing_waits() -> None:

@@ -1,0 +1,87 @@
+"""The closing table says where two stages disagree, and by how much."""
+
+from dataclasses import replace
+
+import pytest
+
+from rentroll.report import STAGES, RunReport, StageTotals
+
+COUNTED = StageTotals(
+    events=3,
+    tokens={"input_uncached_tokens": 10, "input_cache_read_tokens": 4, "output_text_tokens": 7},
+    gpu_ns=1_000,
+)
+CHARGED = replace(COUNTED, amount_minor=250)
+
+
+def a_report() -> RunReport:
+    totals = dict.fromkeys(STAGES, COUNTED) | {"rated": CHARGED, "stripe": CHARGED}
+    return RunReport(
+        totals=totals,
+        lost=0,
+        doubled=0,
+        held_hours=(),
+        held_invoices=(),
+        dead_letters=(),
+        invoices=1,
+        currency="USD",
+        seconds={"ingest": 1.5},
+    )
+
+
+def test_equal_counts_close() -> None:
+    assert a_report().closes()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(CHARGED, events=2),
+        replace(CHARGED, gpu_ns=1_001),
+        replace(CHARGED, tokens=CHARGED.tokens | {"output_text_tokens": 8}),
+        replace(CHARGED, tokens=CHARGED.tokens | {"output_reasoning_tokens": 1}),
+        replace(CHARGED, amount_minor=249),
+    ],
+    ids=["an event", "a nanosecond", "a token", "a token of another kind", "a cent"],
+)
+def test_one_unit_at_one_stage_does_not_close(stage: str, other: StageTotals) -> None:
+    report = a_report()
+    if other.amount_minor == CHARGED.amount_minor and stage not in {"rated", "stripe"}:
+        other = replace(other, amount_minor=None)
+    report.totals[stage] = other
+    assert not report.closes()
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        {"lost": 1},
+        {"doubled": 1},
+        {"held_hours": ("2026-10-01T00:00Z: hole",)},
+        {"held_invoices": ("acme: no price",)},
+        {"dead_letters": ("usage.v1/0/7: malformed",)},
+    ],
+    ids=lambda trouble: next(iter(trouble)),
+)
+def test_trouble_does_not_close_even_where_counts_agree(trouble: dict[str, object]) -> None:
+    assert not replace(a_report(), **trouble).closes()  # type: ignore[arg-type]
+
+
+def test_kinds_of_tokens_that_cancel_in_the_sum_still_differ() -> None:
+    report = a_report()
+    moved = {"input_uncached_tokens": 9, "output_text_tokens": 8}
+    report.totals["ledger"] = replace(COUNTED, tokens=COUNTED.tokens | moved)
+    shown = report.as_json()
+    assert shown["tokens"]["difference"] == 0
+    assert shown["tokens_by_kind"]["output_text_tokens"]["difference"] == 1
+    assert not shown["closes"]
+
+
+def test_json_names_every_stage_where_it_applies() -> None:
+    shown = a_report().as_json()
+    for name in ("events", "tokens", "gpu_ns"):
+        assert set(shown[name]) == {*STAGES, "difference"}
+    assert shown["amount_minor"] == {"rated": 250, "stripe": 250, "difference": 0}
+    assert shown["held_hours"] == 0
+    assert shown["seconds"] == {"ingest": 1.5}
