@@ -14,15 +14,19 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import msgspec
+
 from inference.attribution import StepWork
 from inference.engine_account import FinishedPart, Interval, UsedSoFar
 from inference.engine_meter import EngineMeter
 from inference.engine_records import (
+    ENGINE_BATCH,
     ENGINE_BOOT,
     ENGINE_MARK,
     ENGINE_PART,
     ENGINE_SPAN,
     ENGINE_STOP,
+    BatchRecord,
     EngineBoot,
     MarkRecord,
     OpenFacts,
@@ -229,8 +233,6 @@ class EngineBooks:
         if not outputs:
             return
         records = []
-        if any(isinstance(output, Interval) for output in outputs):
-            records.append(self._mark_record(now_ns))
         for output in outputs:
             if isinstance(output, Interval):
                 self._last = output
@@ -239,6 +241,8 @@ class EngineBooks:
             else:
                 self._ordinal = output.ordinal
                 records.append(self._part(output, now_ns))
+        if any(isinstance(output, Interval) for output in outputs):
+            records = [self._batch([*records, self._mark_record(now_ns)])]
         self._write(records)
 
     def _part(self, part: FinishedPart, now_ns: int) -> Record:
@@ -291,6 +295,11 @@ class EngineBooks:
 
     def _record(self, kind: str, data: bytes) -> Record:
         return Record(kind, self._boot.engine, THE_SOURCE, data)
+
+    def _batch(self, records: Sequence[Record]) -> Record:
+        """One frame, so that no death comes between an interval and its mark."""
+        contents = [(one.kind, one.id, msgspec.Raw(one.data)) for one in records]
+        return self._record(ENGINE_BATCH, to_json(BatchRecord(contents)))
 
     def _write(self, records: Sequence[Record]) -> None:
         """Write, after what the disk refused before; what it refuses now waits."""
@@ -359,6 +368,13 @@ class EngineBooks:
             if cut_ns == now_ns:
                 break
             hour_end_ns += NS_PER_HOUR
+        if len(records) > 1:
+            # The last interval is the mark's own account.
+            records = [
+                self._batch(
+                    [*records[1:], self._mark_of(self._blind_interval(now_ns), opens, now_ns)]
+                )
+            ]
         self._write(records)
 
     def _blind_interval(self, end_ns: int) -> Interval:

@@ -5,8 +5,8 @@ Frames carry the engine's id (one boot of one engine) or, for a part, the id of 
 boot plus monotonic time since, so `unix - EngineBoot.unix_less_mono_ns` compares with the door's
 monotonic times on the same host.
 
-Order matters: an interval is never without a mark before it that is as late as its end, so a
-recovery always knows what each request in flight had used by then.
+An interval shares its frame with a mark that is as late as its end (`BatchRecord`), so wherever
+a death tears the spool, a recovery knows what each request in flight had used by then.
 """
 
 from typing import NamedTuple
@@ -15,6 +15,7 @@ import msgspec
 
 from inference.engine_account import FinishedPart, Interval, UsedSoFar
 
+ENGINE_BATCH = "engine.batch"
 ENGINE_BOOT = "engine.boot"
 ENGINE_PART = "engine.part"
 ENGINE_SPAN = "engine.span"
@@ -91,6 +92,12 @@ class MarkRecord(msgspec.Struct, frozen=True, kw_only=True):
     faults: int
     fault: str
     unwritten: int
+
+
+class BatchRecord(msgspec.Struct, frozen=True, array_like=True):
+    """Records that are on disk all together or not at all: (kind, id, data), in order."""
+
+    records: list[tuple[str, str, msgspec.Raw]]
 
 
 class StopRecord(msgspec.Struct, frozen=True):

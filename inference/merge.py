@@ -35,11 +35,13 @@ from inference.door_records import (
 )
 from inference.engine_account import Interval
 from inference.engine_records import (
+    ENGINE_BATCH,
     ENGINE_BOOT,
     ENGINE_MARK,
     ENGINE_PART,
     ENGINE_SPAN,
     ENGINE_STOP,
+    BatchRecord,
     EngineBoot,
     MarkRecord,
     PartRecord,
@@ -61,31 +63,13 @@ Kind = Literal["engine", "door"]
 
 
 class EngineState(msgspec.Struct):
-    """A living engine, as far as its spool was read.
-
-    A mark is written before the parts and the interval that it follows, so it is `next_mark` until
-    they are read; from `mark` alone, and the parts since, a dead engine can be buried.
-    """
+    """A living engine, as far as its spool was read; `after_mark` are its parts since the mark."""
 
     boot: EngineBoot
-    span_end_ns: int
     mark: MarkRecord | None = None
-    next_mark: MarkRecord | None = None
     after_mark: list[PartRecord] = []
     ordinal: int = 0
     stopped: bool = False
-
-    def promote(self) -> None:
-        """Take the next mark for the mark, once all that it follows was read."""
-        mark = self.next_mark
-        if mark is None:
-            return
-        then = mark.so_far
-        if self.ordinal >= then.ordinal_end and self.span_end_ns >= then.start_ns:
-            self.mark, self.next_mark = mark, None
-            self.after_mark = [
-                one for one in self.after_mark if one.part.ordinal > then.ordinal_end
-            ]
 
 
 class DoorState(msgspec.Struct):
@@ -181,27 +165,15 @@ class Merge:
 
     def engine_said(self, engine: str, record: Record) -> None:
         """The next record of an engine's spool."""
-        if record.kind == ENGINE_BOOT:
-            boot = msgspec.json.decode(record.data, type=EngineBoot)
-            self.engines[engine] = EngineState(boot, boot.start_unix_ns)
-            self._any_boot = boot
-        elif engine not in self.engines:
-            # Its first frame was damaged, which is declared as a loss: nobody knows its GPUs.
-            return
-        elif record.kind == ENGINE_PART:
-            self._part(self.engines[engine], _PART(record.data))
-        elif record.kind == ENGINE_SPAN:
-            interval = _SPAN(record.data).interval
-            self.engines[engine].span_end_ns = interval.end_ns
-            self._interval(self.engines[engine].boot, interval)
-        elif record.kind == ENGINE_MARK:
-            self.engines[engine].next_mark = _MARK(record.data)
-        elif record.kind == ENGINE_STOP:
-            self.engines[engine].stopped = True
-        else:
-            self._out.append(record)
-            return
-        self.engines[engine].promote()
+        if record.kind == ENGINE_BATCH:
+            for kind, event_id, data in _BATCH(record.data).records:
+                self.engine_said(engine, Record(kind, event_id, record.subject, bytes(data)))
+        elif record.kind == ENGINE_BOOT:
+            self._any_boot = msgspec.json.decode(record.data, type=EngineBoot)
+            self.engines[engine] = EngineState(self._any_boot)
+        elif engine in self.engines:
+            self._engine_said(self.engines[engine], record)
+        # Else its first frame was damaged, which is declared as a loss: nobody knows its GPUs.
         self.changed.engines.add(engine)
 
     def door_said(self, door: str, record: Record) -> None:
@@ -263,6 +235,18 @@ class Merge:
             self._finish(event_id)
 
     # How it is merged.
+
+    def _engine_said(self, state: EngineState, record: Record) -> None:
+        if record.kind == ENGINE_PART:
+            self._part(state, _PART(record.data))
+        elif record.kind == ENGINE_SPAN:
+            self._interval(state.boot, _SPAN(record.data).interval)
+        elif record.kind == ENGINE_MARK:
+            state.mark, state.after_mark = _MARK(record.data), []
+        elif record.kind == ENGINE_STOP:
+            state.stopped = True
+        else:
+            self._out.append(record)
 
     def _written(self, door: str, unix_ns: int) -> None:
         state = self.doors.setdefault(door, DoorState())
@@ -355,6 +339,7 @@ def _has_passed(state: EngineState, event_id: str, mono_ns: int) -> bool:
     return all(one.facts.request != event_id for one in mark.open)
 
 
+_BATCH: Callable[[bytes], BatchRecord] = msgspec.json.Decoder(BatchRecord).decode
 _PART: Callable[[bytes], PartRecord] = msgspec.json.Decoder(PartRecord).decode
 _SPAN: Callable[[bytes], SpanRecord] = msgspec.json.Decoder(SpanRecord).decode
 _MARK: Callable[[bytes], MarkRecord] = msgspec.json.Decoder(MarkRecord).decode

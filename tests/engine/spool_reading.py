@@ -14,6 +14,8 @@ from inference.engine_records import (
     SpanRecord,
 )
 from inference.spool import Damage, Position, read_spool
+from inference.wire import Record
+from tests.support.engine_frames import unpacked
 
 ALL_RECORDS = 10_000_000
 
@@ -33,8 +35,7 @@ def read_books(host_folder: Path) -> Books:
     (spool,) = (host_folder / "engines").iterdir()
     books = Books()
     records, _ = read_spool(spool, Position(0, 0), ALL_RECORDS)
-    for record in records:
-        assert not isinstance(record, Damage)
+    for record in frames_apart(records):
         books.kinds.append(record.kind)
         if record.kind == ENGINE_PART:
             books.parts.append(msgspec.json.decode(record.data, type=PartRecord))
@@ -43,6 +44,12 @@ def read_books(host_folder: Path) -> Books:
         elif record.kind == ENGINE_MARK:
             books.marks.append(msgspec.json.decode(record.data, type=MarkRecord))
     return books
+
+
+def frames_apart(frames: list[Record | Damage]) -> list[Record]:
+    """All records, those in batches too."""
+    assert not [one for one in frames if isinstance(one, Damage)]
+    return [record for frame in frames for record in unpacked(frame)]
 
 
 def residues_ns(books: Books) -> list[tuple[int, int]]:

@@ -1,6 +1,6 @@
 """An engine's books: marks for recovery, failing open for serving and loud for billing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import msgspec
@@ -26,6 +26,7 @@ from inference.wire import Record
 from schemas.errors import SpoolError
 from schemas.ids import derived_uuid, uuid7
 from schemas.units import NS_PER_HOUR, NS_PER_MS, NS_PER_S
+from tests.support.engine_frames import unpacked
 from tests.support.host_history import PROFILE, START_NS
 
 ENGINE = derived_uuid("engine", "books")
@@ -36,13 +37,16 @@ class Disk:
     """Keeps what is appended, or refuses it."""
 
     def __init__(self) -> None:
+        self.frames: list[Record] = []
         self.records: list[Record] = []
         self.full = False
 
     def append(self, records: Sequence[Record]) -> bool:
         if self.full:
             raise SpoolError("the disk is full")
-        self.records += records
+        self.frames += records
+        for record in records:
+            self.records += unpacked(record)
         return True
 
 
@@ -140,22 +144,20 @@ def test_books_of_an_engine_that_stops_in_order_close() -> None:
     assert missing_ns(driver) == 0
 
 
-def test_no_interval_is_without_a_mark_as_late_as_its_end() -> None:
+def test_an_interval_shares_its_frame_with_a_mark_as_late_as_its_end() -> None:
     driver = Driver()
     driver.books.add(RequestFacts(ONE, "long", 5))
     driver.step("long", 5, 0, ms=900)
     for number in range(4):
         driver.step("long", 1, 5 + number, ms=900)
         driver.books.write_out()
-    records = driver.disk.records
-    spans = [at for at, one in enumerate(records) if one.kind == ENGINE_SPAN]
-    assert len(spans) == 4
-    for at in spans:
-        before = [one for one in records[:at] if one.kind == ENGINE_MARK][-1]
-        mark = msgspec.json.decode(before.data, type=MarkRecord)
-        span = msgspec.json.decode(records[at].data, type=SpanRecord)
-        assert mark.unix_ns >= span.interval.end_ns
-        assert sum(one.used.gpu_ns for one in mark.open) >= span.interval.in_flight_end_ns
+    frames = [[one.kind for one in unpacked(frame)] for frame in driver.disk.frames]
+    with_interval = [kinds for kinds in frames if ENGINE_SPAN in kinds]
+    assert len(with_interval) == 4
+    assert all(kinds[-1] == ENGINE_MARK for kinds in with_interval)
+    for span, mark in zip(driver.intervals(), driver.marks()[1:], strict=True):
+        assert mark.unix_ns >= span.end_ns == mark.so_far.start_ns
+        assert sum(one.used.gpu_ns for one in mark.open) >= span.in_flight_end_ns
 
 
 def test_engine_that_stops_with_open_requests_leaves_them_to_the_sidecar() -> None:
@@ -214,7 +216,7 @@ def test_request_that_was_finished_but_in_flight_at_a_failure_has_its_part() -> 
 @pytest.mark.parametrize("hook", ["step_done", "finish", "preempted", "scheduled"])
 def test_no_hook_raises_into_the_engine(hook: str) -> None:
     driver = Driver()
-    calls = {
+    calls: dict[str, Callable[[], None]] = {
         "step_done": driver.books.step_done,
         "finish": lambda: driver.books.finish("nobody", 1, "stop"),
         "preempted": lambda: driver.books.preempted("nobody", 3),
