@@ -15,8 +15,8 @@ from tests.engine.spool_reading import Books, read_books, residues_ns
 pytestmark = pytest.mark.engine
 REQUESTS = 300
 NOW_MS = 1_790_000_000_000
-SHARED = list(range(10, 90))
-"""A prompt that several requests begin with: the prefix cache holds it after the first."""
+SHARED = list(range(10, 160))
+"""A prompt that several requests begin with, longer than a block: the cache holds it at last."""
 
 
 class Load:
