@@ -17,7 +17,8 @@ from typing import Protocol
 import msgspec
 
 from inference.attribution import StepWork
-from inference.engine_account import FinishedPart, Interval, UsedSoFar
+from inference.engine_account import FinishedPart, Interval
+from inference.engine_blind import interval_without_parts, part_without_time, unused
 from inference.engine_meter import EngineMeter
 from inference.engine_records import (
     ENGINE_BATCH,
@@ -332,23 +333,7 @@ class EngineBooks:
             return
         self._ordinal += 1
         now_ns = self._now_ns()
-        part = FinishedPart(
-            request=request,
-            ordinal=self._ordinal,
-            gpu_ns=0,
-            gpu_prefill_ns=0,
-            gpu_recompute_ns=0,
-            generated_tokens=generated,
-            prompt_computed_tokens=facts.prompt_tokens - max(facts.cached_tokens, 0),
-            recomputed_tokens=0,
-            decode_scheduled_tokens=max(generated - 1, 0),
-            drafts_rejected_tokens=0,
-            discarded_tokens=0,
-            added_ns=now_ns,
-            first_scheduled_ns=0,
-            first_token_ns=0,
-            finished_ns=now_ns,
-        )
+        part = part_without_time(facts, self._ordinal, generated, now_ns)
         self._write([self._part(part, now_ns)])
 
     def _mark_blindly(self, now_ns: int, *, end: bool = False) -> None:
@@ -356,7 +341,7 @@ class EngineBooks:
         interval = self._blind_interval(now_ns)
         hour_end_ns = (interval.start_ns // NS_PER_HOUR + 1) * NS_PER_HOUR
         opens = [
-            OpenFacts(facts, _unused(request, max(self._generated(request), 0), now_ns))
+            OpenFacts(facts, unused(request, max(self._generated(request), 0), now_ns))
             for request, facts in self._facts.items()
         ]
         records = [self._mark_of(interval, opens, now_ns)]
@@ -378,36 +363,6 @@ class EngineBooks:
         self._write(records)
 
     def _blind_interval(self, end_ns: int) -> Interval:
-        last = self._last
-        start_ns = last.end_ns if last else self._boot.start_unix_ns
-        owned_ns = self._boot.gpus * (end_ns - start_ns)
-        open_step_ns = last.open_step_end_ns if last else 0
-        return Interval(
-            start_ns=start_ns,
-            end_ns=end_ns,
-            owned_ns=owned_ns,
-            attributed_ns=owned_ns + open_step_ns,
-            stall_ns=0,
-            idle_ns=0,
-            overhead_ns=0,
-            startup_ns=0,
-            open_step_start_ns=open_step_ns,
-            open_step_end_ns=0,
-            in_flight_start_ns=last.in_flight_end_ns if last else 0,
-            in_flight_end_ns=0,
-            ordinal_start=last.ordinal_end if last else 0,
-            ordinal_end=self._ordinal,
-            tokens_scheduled=0,
-            steps=0,
-            running_requests=len(self._facts),
-            waiting_requests=0,
-            oldest_open_ms=min(
-                (uuid7_unix_ms(one.request) for one in self._facts.values() if one.request),
-                default=end_ns // NS_PER_MS,
-            ),
+        return interval_without_parts(
+            self._boot, self._last, end_ns, self._ordinal, list(self._facts.values())
         )
-
-
-def _unused(request: str, generated: int, now_ns: int) -> UsedSoFar:
-    decode = max(generated - 1, 0)
-    return UsedSoFar(request, 0, 0, 0, 0, 0, decode, 0, generated, now_ns, 0, 0)

@@ -149,13 +149,6 @@ def test_books_close_under_preemption_and_chunked_prefill(
     assert any(one.part.recomputed_tokens for one in books.parts)
 
 
-def test_books_close_under_speculative_decoding(
-    start_engine: Callable[..., Any], tmp_path: Path
-) -> None:
-    books, _ = run_load(start_engine, tmp_path, speculative_config=DRAFTS)
-    assert any(one.part.drafts_rejected_tokens for one in books.parts)
-
-
 def test_books_close_when_steps_overlap(
     start_engine: Callable[..., Any], tmp_path: Path, overlapping_steps: None
 ) -> None:
@@ -203,3 +196,12 @@ def test_vllm_without_a_hook_is_refused_by_name() -> None:
 
     with pytest.raises(SettingsError, match=r"vLLM 9\.9 cannot be metered: .*_free_request"):
         refuse_unless_hooked(Renamed, "9.9")
+
+
+# The last: drafting compiles code with numba, and no engine of this vLLM starts in a process that
+# has done so.
+def test_books_close_under_speculative_decoding(
+    start_engine: Callable[..., Any], tmp_path: Path
+) -> None:
+    books, _ = run_load(start_engine, tmp_path, speculative_config=DRAFTS)
+    assert any(one.part.drafts_rejected_tokens for one in books.parts)
