@@ -68,7 +68,6 @@ class ServedHost:
         write_snapshot(self.settings.door_keys_file, snapshot(keys, at_ms=now_ms))
         self._process = self._start(folder)
         self._stop = threading.Event()
-        self._sidecar = Sidecar(self.settings, SystemClock())
         self._drained = False
         self._merging = threading.Thread(target=self._merge)
         self._merging.start()
@@ -133,8 +132,9 @@ class ServedHost:
         assert self._drained
 
     def _merge(self) -> None:
-        self._drained = merge_until(self._sidecar, self._stop, drain_s=60)
-        self._sidecar.close(drained=self._drained)
+        sidecar = Sidecar(self.settings, SystemClock())
+        self._drained = merge_until(sidecar, self._stop, drain_s=60)
+        sidecar.close(drained=self._drained)
 
     def _start(self, folder: Path) -> subprocess.Popen[bytes]:
         python = python_of(ensure_environment(self.settings, lambda _: None))
