@@ -104,6 +104,11 @@ class InferenceSettings(BaseSettings):
         le=600_000,
         description="how long after a door's last word an engine may still begin its request",
     )
+    drain_s: int = Field(
+        default=60,
+        ge=1,
+        description="how long a sidecar that is stopped waits for its host's processes, and Kafka",
+    )
     remember_s: int = Field(
         default=3_600,
         ge=1,

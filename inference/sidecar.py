@@ -112,10 +112,12 @@ class Sidecar:
         self._forget(now_ms)
         return read
 
-    def close(self, *, drained: bool) -> None:
-        """Let go of the host; `drained` if all its processes have ended: then the source does."""
-        if drained:
-            self._outbox.close_source("drained", now_ms=self._clock.now_ns() // NS_PER_MS)
+    def close_source(self) -> None:
+        """Say that nothing follows; only once all processes of the host have ended."""
+        self._outbox.close_source("drained", now_ms=self._clock.now_ns() // NS_PER_MS)
+
+    def close(self) -> None:
+        """Let go of the host; a source that is not closed is gone on with."""
         self._outbox.close()
         os.close(self._lock)
 

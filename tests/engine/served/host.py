@@ -134,7 +134,9 @@ class ServedHost:
     def _merge(self) -> None:
         sidecar = Sidecar(self.settings, SystemClock())
         self._drained = merge_until(sidecar, self._stop, drain_s=60)
-        sidecar.close(drained=self._drained)
+        if self._drained:
+            sidecar.close_source()
+        sidecar.close()
 
     def _start(self, folder: Path) -> subprocess.Popen[bytes]:
         python = python_of(ensure_environment(self.settings, lambda _: None))

@@ -34,7 +34,8 @@ def drain(settings: InferenceSettings) -> None:
     stop = threading.Event()
     stop.set()
     assert merge_until(sidecar, stop, drain_s=30)
-    sidecar.close(drained=True)
+    sidecar.close_source()
+    sidecar.close()
 
 
 @pytest.mark.parametrize("kills", [0, 2])
@@ -88,7 +89,7 @@ def test_second_sidecar_of_a_host_is_refused(tmp_path: Path) -> None:
     first = Sidecar(settings, SystemClock())
     with pytest.raises(SpoolError, match="has a living sidecar already"):
         Sidecar(settings, SystemClock())
-    first.close(drained=False)
+    first.close()
 
 
 def test_sidecar_goes_on_as_the_same_source_until_it_is_closed(tmp_path: Path) -> None:
@@ -97,7 +98,9 @@ def test_sidecar_goes_on_as_the_same_source_until_it_is_closed(tmp_path: Path) -
     for drained in (False, True, False):
         sidecar = Sidecar(settings, SystemClock())
         sources.append(sidecar.identity.source)
-        sidecar.close(drained=drained)
+        if drained:
+            sidecar.close_source()
+        sidecar.close()
     assert sources[0] == sources[1] != sources[2]
 
 
