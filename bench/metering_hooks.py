@@ -67,9 +67,11 @@ def step_ns(batch: int, folder: Path) -> int:
         books.add(RequestFacts(uuid7(START_NS // NS_PER_MS, number), name, 100))
     books.scheduled(names, [100] * batch, [0] * batch)
     books.step_done()
+    # Contexts of different lengths, as they are: equal ones have equal remainders, and ties cost.
+    contexts = [100 + 7 * number for number in range(batch)]
     began_ns = time.thread_time_ns()
     for step in range(STEPS):
-        books.scheduled(list(names), [1] * batch, [100 + step] * batch)
+        books.scheduled(list(names), [1] * batch, [step + one for one in contexts])
         books.step_done()
         books.write_out()
     return (time.thread_time_ns() - began_ns) // STEPS
