@@ -1,5 +1,6 @@
 """The only configuration of `inference`; every name has the prefix RENTROLL_INFERENCE_."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -66,6 +67,50 @@ class InferenceSettings(BaseSettings):
         le=86_400,
         description="without any acknowledgement for this long, publishing gives up with an error",
     )
+    host_folder: Path = Field(
+        default=Path(".rentroll/inference"),
+        description="where this host's processes keep their spools, and the sidecar its outbox",
+    )
+    mark_ms: int = Field(
+        default=1_000,
+        ge=10,
+        le=60_000,
+        description="how often a process writes down that it lives, and what is open",
+    )
     simulate_workers: int = Field(
         default=0, ge=0, le=256, description="processes that simulate replicas; 0: two per core"
+    )
+    door_keys_file: Path = Field(
+        default=Path(".rentroll/inference/door-keys.json"), description="the snapshot of API keys"
+    )
+    door_keys_check_ms: int = Field(
+        default=500, ge=10, le=10_000, description="how often the snapshot is looked at"
+    )
+    door_keys_max_age_s: int = Field(
+        default=3_600, ge=1, le=604_800, description="an older snapshot admits nobody"
+    )
+    door_max_body_bytes: int = Field(
+        default=32 * MIB, ge=1_024, description="a longer request body is refused"
+    )
+    door_body_timeout_s: int = Field(
+        default=60, ge=1, le=3_600, description="a request body that takes longer is refused"
+    )
+    door_api_workers: int = Field(
+        default=1,
+        ge=1,
+        le=1_024,
+        description="processes that share the rate limits; each grants its part of them",
+    )
+    door_priority_scheduling: bool = Field(
+        default=False,
+        description="the engine schedules by priority; otherwise no tier is above standard",
+    )
+    door_share_prefix_cache: bool = Field(
+        default=False, description="one prefix cache for all tenants, who can then time each other"
+    )
+    door_backlog_records: int = Field(
+        default=10_000,
+        ge=1,
+        le=1_000_000,
+        description="records kept in memory while the spool cannot be written",
     )
