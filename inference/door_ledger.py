@@ -101,7 +101,7 @@ class DoorLedger:
             return True
         try:
             self._spool.append([*self._backlog, record])
-        except SpoolError:
+        except (SpoolError, OSError):
             self.count("metering_failures")
             return False
         self._backlog.clear()
@@ -147,7 +147,7 @@ class DoorLedger:
             return
         try:
             self._spool.append([*self._backlog, *records])
-        except SpoolError:
+        except (SpoolError, OSError):
             self.count("metering_failures")
             if keep:
                 self._keep(records)
