@@ -83,6 +83,7 @@ class Delivery:
     """One request on its way out. The server's hook finds it in `CURRENT`.
 
     Attributes:
+        carried: The minted id as engines carry it.
         http_status: Of the answer; 0 before it starts.
         engine_requests: That the hook saw, or that the request should make.
         first_mono_ns: When the first chunk of the answer went out, 0 before.
@@ -101,6 +102,7 @@ class Delivery:
         "_roles",
         "_stream",
         "_tail",
+        "carried",
         "complete",
         "engine_requests",
         "first_mono_ns",
@@ -108,7 +110,8 @@ class Delivery:
         "http_status",
     )
 
-    def __init__(self, endpoint: str, parts: int) -> None:
+    def __init__(self, endpoint: str, parts: int, carried: str = "") -> None:
+        self.carried = carried
         self.http_status = 0
         self.engine_requests = parts
         self.first_mono_ns = 0
@@ -164,7 +167,8 @@ class Delivery:
             ending=self._ending(failed=failed),
             status=CLIENT_GONE_STATUS if self._left_first() else self.http_status or HTTP_BROKEN,
             finish_reason=reason,
-            usage=usage,
+            # Of a stream that was cut it speaks of the time of the cut: no total to bill by.
+            usage=usage if self.complete else None,
             delivered_tokens=self._delivered(usage),
             engine_requests=self._engine_requests(),
         )

@@ -32,7 +32,7 @@ from inference.door_body import (
 from inference.door_delivery import Delivery, Ending
 from inference.door_keys import KeyIndex, KeyRing
 from inference.door_ledger import DoorLedger, open_ledger
-from inference.door_records import DoorClose, DoorOpen
+from inference.door_records import DoorClose, DoorOpen, carried
 from inference.settings import InferenceSettings
 from schemas.clock import Clock
 from schemas.fields import NAME_PATTERN
@@ -143,7 +143,7 @@ class Doorkeeper:
         if not self.ledger.opened(opened):
             return TurnedAway(NOT_METERED)
         self.ledger.count("admitted")
-        return Admitted(opened.id, body, Delivery(visit.endpoint, wanted.parts))
+        return Admitted(opened.id, body, Delivery(visit.endpoint, wanted.parts, carried(opened.id)))
 
     def turn_away(
         self, visit: Visit, refusal: Refusal, wanted: Asked = _NOTHING_ASKED
