@@ -5,7 +5,6 @@ once knew. So keys lie in one file, replaced whole; no file, an unreadable first
 than the bound means that nobody is admitted.
 """
 
-import hashlib
 import hmac
 import os
 import tempfile
@@ -48,7 +47,7 @@ class DoorTenant(msgspec.Struct, frozen=True, kw_only=True):
     def pseudonym(self, purpose: str, text: str) -> str:
         """An HMAC of `text` that only this tenant has, as 32 hex digits."""
         message = f"{purpose}\0{text}".encode()
-        return hmac.new(bytes.fromhex(self.tenant_key), message, hashlib.sha256).hexdigest()[:32]
+        return hmac.digest(bytes.fromhex(self.tenant_key), message, "sha256").hex()[:32]
 
 
 class KeySnapshot(msgspec.Struct, frozen=True, kw_only=True):
