@@ -5,6 +5,7 @@ import asyncio
 import cProfile
 import os
 import signal
+import types
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -112,7 +113,10 @@ def _record(name: str, fields: dict[str, Any], **nested: Any) -> type[faust.Reco
     """A Faust model with these fields, as a user would write it by hand."""
     kinds = {field: (str if "Literal" in str(kind) else kind) for field, kind in fields.items()}
     body = {"__annotations__": kinds | nested, "__module__": __name__}
-    return type(faust.Record)(name, (faust.Record,), body, serializer="json")
+    made: type[faust.Record] = types.new_class(
+        name, (faust.Record,), {"serializer": "json"}, lambda space: space.update(body)
+    )
+    return made
 
 
 def _annotations(contract: Any) -> dict[str, Any]:

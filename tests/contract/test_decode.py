@@ -161,7 +161,8 @@ def assert_same_verdict(values: list[bytes], topic: str = USAGE.name) -> None:
 
 
 def _offsets(decoded: Any, table: Any) -> list[int]:
-    return decoded.tables[table].column("kafka_offset").to_pylist()
+    offsets: list[int] = decoded.tables[table].column("kafka_offset").to_pylist()
+    return offsets
 
 
 @given(values=st.lists(changed_values() | rewritten_values(), min_size=1, max_size=4))
