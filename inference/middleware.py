@@ -7,6 +7,7 @@ middleware, as vLLM makes it, so that nothing answers before it.
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, NamedTuple
@@ -50,7 +51,10 @@ class RentrollMiddleware:
 
     def __init__(self, app: App, door: Doorkeeper | None = None) -> None:
         self._app = app
-        self._door = open_door(InferenceSettings(), SystemClock()) if door is None else door
+        if door is None:
+            _hook_into_vllm()
+            door = open_door(InferenceSettings(), SystemClock())
+        self._door = door
         self._marks: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -201,6 +205,14 @@ class RentrollMiddleware:
         while True:
             await asyncio.sleep(self._door.settings.mark_ms / MS_PER_S)
             self._door.ledger.mark()
+
+
+def _hook_into_vllm() -> None:
+    """Within vLLM, count tokens where they are handed out, also if its plugins are turned off."""
+    if "vllm" in sys.modules:
+        from inference.vllm_door import register
+
+        register()
 
 
 def _receiving(receive: Receive, body: bytes, delivery: Delivery) -> Receive:
