@@ -29,10 +29,15 @@ Header = tuple[bytes, bytes]
 
 POLICY_VIOLATION = 1008
 """Close code of a websocket that is refused (RFC 6455); before the handshake it becomes a 403."""
-_OURS_TO_SAY = frozenset(
-    {b"authorization", b"x-request-id", b"content-length", b"transfer-encoding"}
+_PASSED_ON = frozenset(
+    {
+        *(b"host", b"accept", b"accept-encoding", b"accept-language", b"content-type", b"origin"),
+        *(b"user-agent", b"referer", b"traceparent", b"tracestate", b"forwarded"),
+        *(b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"),
+    }
 )
-_ENGINES_ONLY = frozenset({b"x-data-parallel-rank"})
+"""No other header of a metered request gets through: vLLM reads an id, a session, a priority that
+beats the body's, and a data-parallel rank from headers, and its next version may read more."""
 _TOO_LONG = Refusal(413, "body-too-long", "The body is too long", "send less in one request")
 _TOO_SLOW = Refusal(408, "body-too-slow", "The body took too long", "send it again")
 
@@ -243,7 +248,7 @@ def _read_head(headers: list[Header]) -> _Head:
     passed_on: list[Header] = []
     for header in headers:
         name, value = header
-        if name not in _OURS_TO_SAY and name not in _ENGINES_ONLY:
+        if name in _PASSED_ON:
             passed_on.append(header)
         elif name == b"authorization":
             authorization.append(value)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from inference.door_body import (
+    ENGINES_ONLY,
     Asked,
     BodyRefusedError,
     Rewriting,
@@ -44,7 +45,7 @@ def test_values_pass_byte_for_byte() -> None:
         assert value in out
 
 
-@pytest.mark.parametrize("name", ["priority", "request_id", "kv_transfer_params", "cache_salt"])
+@pytest.mark.parametrize("name", [*ENGINES_ONLY, "cache_salt"])
 def test_field_that_is_the_doors_cannot_be_smuggled_in(name: str) -> None:
     escaped = "".join(f"\\u{ord(letter):04x}" for letter in name)
     for key in (name, escaped):
