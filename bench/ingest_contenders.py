@@ -5,9 +5,11 @@ import asyncio
 import cProfile
 import os
 import signal
+import types
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -60,9 +62,19 @@ def worker(asked: argparse.Namespace, folder: Path) -> float:
 
 
 def reference(asked: argparse.Namespace, _folder: Path) -> float:
-    """A bare consumer that only counts; tables made beforehand go in as fast as it reads."""
+    """A bare consumer that only counts, and inserts a table made beforehand when it is due."""
+    return _read_and_insert(asked, inserts_in_flight=1)
+
+
+def overlapped(asked: argparse.Namespace, _folder: Path) -> float:
+    """The same, but it reads on while two inserts run: as fast as these two cores can go."""
+    return _read_and_insert(asked, inserts_in_flight=PARALLEL_INSERTS + 1)
+
+
+def _read_and_insert(asked: argparse.Namespace, inserts_in_flight: int) -> float:
+    """Read all; with one insert in flight, the next record is read when the insert is done."""
     tables = _tables(asked.events, asked.rows)
-    client = connect(asked.clickhouse, "bench_reference")
+    client = connect(asked.clickhouse, f"bench_{asked.contender}")
 
     async def consume() -> float:
         loop = asyncio.get_running_loop()
@@ -71,7 +83,7 @@ def reference(asked: argparse.Namespace, _folder: Path) -> float:
         )
         await consumer.start()
         consumer.assign([aiokafka.TopicPartition(USAGE.name, n) for n in range(USAGE.partitions)])
-        in_flight: set[asyncio.Future[Any]] = set()
+        running: set[asyncio.Future[Any]] = set()
         seen = sent = 0
         started = perf_counter()
         with ThreadPoolExecutor(PARALLEL_INSERTS) as threads:
@@ -79,18 +91,20 @@ def reference(asked: argparse.Namespace, _folder: Path) -> float:
                 for records in (await consumer.getmany(timeout_ms=500)).values():
                     seen += len(records)
                 while sent < len(tables) and seen >= min((sent + 1) * asked.rows, asked.events):
-                    if len(in_flight) >= PARALLEL_INSERTS:
-                        _, in_flight = await asyncio.wait(
-                            in_flight, return_when=asyncio.FIRST_COMPLETED
-                        )
-                    settings = {"insert_deduplication_token": f"reference/{sent}"}
-                    table = tables[sent]
-                    insert = lambda t=table, s=settings: client.insert_arrow(  # noqa: E731
-                        USAGE_EVENTS.name, t, settings=s
+                    insert = partial(
+                        client.insert_arrow,
+                        USAGE_EVENTS.name,
+                        tables[sent],
+                        settings={"insert_deduplication_token": f"reference/{sent}"},
                     )
-                    in_flight.add(loop.run_in_executor(threads, insert))
+                    running.add(loop.run_in_executor(threads, insert))
                     sent += 1
-            await asyncio.wait(in_flight)
+                    while len(running) >= inserts_in_flight:
+                        _, running = await asyncio.wait(
+                            running, return_when=asyncio.FIRST_COMPLETED
+                        )
+            if running:
+                await asyncio.wait(running)
         seconds = perf_counter() - started
         await consumer.stop()
         return seconds
@@ -112,7 +126,10 @@ def _record(name: str, fields: dict[str, Any], **nested: Any) -> type[faust.Reco
     """A Faust model with these fields, as a user would write it by hand."""
     kinds = {field: (str if "Literal" in str(kind) else kind) for field, kind in fields.items()}
     body = {"__annotations__": kinds | nested, "__module__": __name__}
-    return type(faust.Record)(name, (faust.Record,), body, serializer="json")
+    made: type[faust.Record] = types.new_class(
+        name, (faust.Record,), {"serializer": "json"}, lambda space: space.update(body)
+    )
+    return made
 
 
 def _annotations(contract: Any) -> dict[str, Any]:

@@ -53,8 +53,7 @@ def _unbilled(view: StatementView) -> list[str]:
     if not view.unbilled:
         return ["Every request was billed.", ""]
     return [
-        f"Not billed: {view.unbilled_requests} requests that failed, were stopped or refused;"
-        " tokens without a charge",
+        f"Not billed: {view.unbilled_requests} requests that failed, were stopped or refused",
         *_table(
             ("Product", "Meter", "Quantity"),
             [(one.product, one.meter, one.quantity) for one in view.unbilled],

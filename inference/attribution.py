@@ -27,6 +27,7 @@ to be compared with, and for tenants whose contract says so.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from operator import add
 from typing import NamedTuple, Protocol
 
 from schemas.apportion import apportion
@@ -90,6 +91,20 @@ def attention_pairs(tokens: int, computed: int) -> int:
     return tokens * computed + tokens * (tokens + 1) // 2
 
 
+def _reads_and_pairs(step: StepWork) -> tuple[list[int], list[int]]:
+    """`kv_tokens_read` and `attention_pairs` of every request; of one pass without the calls."""
+    passes, tokens, computed = step
+    if passes == 1:
+        reads = list(map(add, computed, tokens))
+        # n*c + n*(n+1)/2, written with r = c + n.
+        return reads, [n * r - n * (n - 1) // 2 for n, r in zip(tokens, reads, strict=True)]
+    both = list(zip(tokens, computed, strict=True))
+    return (
+        [kv_tokens_read(passes, chunk, before) for chunk, before in both],
+        [attention_pairs(chunk, before) for chunk, before in both],
+    )
+
+
 class AttributionModel(Protocol):
     """A versioned way to weigh the requests of a step. Changing a formula means a new version."""
 
@@ -142,17 +157,16 @@ class FixedMarginal:
         kv_bytes = profile.kv_bytes_per_token
         weight_bytes = passes * profile.weight_bytes
         decoding = tokens.count(passes) == count
+        reads: list[int] = []
+        pairs: list[int] = []
         if decoding:
             # One token per pass each: a token looks at what its pass reads, so pairs are reads.
             grown = passes * (passes + 1) // 2
             all_tokens = passes * count
             all_reads = all_pairs = passes * sum(computed) + count * grown
-            reads = pairs = []
         else:
             grown = 0
-            both = list(zip(tokens, computed, strict=True))
-            reads = [kv_tokens_read(passes, chunk, before) for chunk, before in both]
-            pairs = [attention_pairs(chunk, before) for chunk, before in both]
+            reads, pairs = _reads_and_pairs(step)
             all_tokens, all_reads, all_pairs = sum(tokens), sum(reads), sum(pairs)
         all_flops = all_tokens * profile.flops_per_token + all_pairs * profile.attention_flops
         moved = weight_bytes + all_reads * kv_bytes
@@ -227,17 +241,18 @@ def split(total: int, weights: Sequence[int], ties: Sequence[str]) -> list[int]:
     whole_weight = sum(weights)
     if total <= 0 or whole_weight <= 0 or min(weights) < 0:
         return apportion(total, weights, ties)
-    shares = [divmod(total * weight, whole_weight) for weight in weights]
-    parts, remainders = map(list, zip(*shares, strict=True))
+    parts: list[int] = []
+    remainders: list[int] = []
+    for weight in weights:
+        part, remainder = divmod(total * weight, whole_weight)
+        parts.append(part)
+        remainders.append(remainder)
     left = total - sum(parts)
-    if left == 1 and remainders.count(largest := max(remainders)) == 1:
-        parts[remainders.index(largest)] += 1
-    elif left:
-        favoured = sorted(remainders)[-left:]
-        if remainders.count(favoured[0]) > favoured.count(favoured[0]):
+    if left:
+        order = sorted(range(len(remainders)), key=remainders.__getitem__)
+        # Fewer are left than there are parts, so the last one that gets nothing has a place.
+        if remainders[order[-left]] == remainders[order[-left - 1]]:
             return apportion(total, weights, ties)
-        for remainder in favoured:
-            index = remainders.index(remainder)
-            remainders[index] = -1
+        for index in order[-left:]:
             parts[index] += 1
     return parts

@@ -18,8 +18,18 @@ Fields = dict[str, msgspec.Raw]
 RESPONSES = "v1/responses"
 _decode = msgspec.json.Decoder(Fields).decode
 _encode = msgspec.json.Encoder().encode
-_ENGINES_ONLY = ("priority", "request_id", "kv_transfer_params")
-"""Who goes first, under which id, with whose cache: the door's to say, never the client's."""
+ENGINES_ONLY = (
+    "priority",
+    "request_id",
+    "session_id",
+    "kv_transfer_params",
+    "ec_transfer_params",
+    "vllm_xargs",
+)
+"""Who goes first, under which id, with whose cache: the door's to say, never the client's.
+
+`vllm_xargs` is a second way to name a session and to reach what others have cached.
+"""
 _WORD_OF_TIER = {"standard": "default", "flex": "flex", "batch": "flex", "priority": "priority"}
 """`service_tier` in the words that vLLM validates."""
 
@@ -90,7 +100,7 @@ def rewritten(fields: Fields, endpoint: str, change: Rewriting) -> bytes:
         endpoint: Without its leading slash.
         change: What the door says.
     """
-    for name in _ENGINES_ONLY:
+    for name in ENGINES_ONLY:
         fields.pop(name, None)
     if change.cache_salt:
         fields["cache_salt"] = _raw(change.cache_salt)

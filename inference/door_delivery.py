@@ -146,12 +146,14 @@ class Delivery:
         if not self._stream:
             self._body.append(body)
             return
-        self._handed_sent = self._handed
+        self._tail.append(body)
+        if self._hooked:
+            self._handed_sent = self._handed
+            return
         self._chunks += body.count(self._marker)
         if self._roles and _ROLE in body:
             self._roles -= 1
             self._chunks -= 1
-        self._tail.append(body)
 
     def read_end(self) -> "Ending":
         """Parse the end of the answer, once."""

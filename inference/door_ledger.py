@@ -146,13 +146,16 @@ class DoorLedger:
             self.count("records_dropped", len(records))
             return
         try:
-            self._spool.append([*self._backlog, *records])
+            written = self._spool.append([*self._backlog, *records])
         except (SpoolError, OSError):
             self.count("metering_failures")
             if keep:
                 self._keep(records)
-        else:
-            self._backlog.clear()
+            return
+        if not written:
+            # Full, and the policy is to count: the spool will say how many requests it lost.
+            self.count("records_dropped", len(self._backlog) + len(records))
+        self._backlog.clear()
 
     def _keep(self, records: Sequence[Record]) -> None:
         room = self._backlog_max - len(self._backlog)

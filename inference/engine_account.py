@@ -117,9 +117,11 @@ class OpenRequest:
 
     def begin(self, tokens: int, computed: int, now_ns: int) -> tuple[int, int]:
         """Account for tokens that may be prompt or recomputed ones; how many were which."""
-        recomputed = min(tokens, max(self.recompute_until - computed, 0))
+        recomputed = 0
+        if computed < self.recompute_until:
+            recomputed = min(tokens, self.recompute_until - computed)
+            self.recomputed += recomputed
         prefill = min(tokens - recomputed, max(self.prompt - computed - recomputed, 0))
-        self.recomputed += recomputed
         self.prompt_computed += prefill
         # When the step ends, all its tokens are added to `decode`.
         self.decode -= recomputed + prefill

@@ -120,7 +120,7 @@ class EngineMeter:
         """
         now_ns = self._advance(now_ns)
         try:
-            opens = [self._open[request] for request in requests]
+            opens = list(map(self._open.__getitem__, requests))
         except KeyError as error:
             raise ConservationError(f"request {error} is in a step but was not added") from error
         step = StepInFlight(requests, work, opens)
@@ -147,9 +147,10 @@ class EngineMeter:
         self._mark_ns = now_ns
         self._steps_done += 1
         if step.requests:
-            stall_ns = max(busy_ns - self._stall_cap_ns, 0)
-            self._stall_ns += self._gpus * stall_ns
-            self._attribute(step, self._gpus * (busy_ns - stall_ns), now_ns)
+            if busy_ns > self._stall_cap_ns:
+                self._stall_ns += self._gpus * (busy_ns - self._stall_cap_ns)
+                busy_ns = self._stall_cap_ns
+            self._attribute(step, self._gpus * busy_ns, now_ns)
         else:
             self._overhead_ns += self._gpus * busy_ns
         if not self._unfinished and not self._steps:
@@ -179,7 +180,7 @@ class EngineMeter:
         one.drafts_rejected = drafts_rejected
         one.finished_ns = now_ns
         self._unfinished -= 1
-        if self._is_in_flight(request):
+        if self._steps and self._is_in_flight(request):
             self._finished_in_flight += 1
         else:
             self._make_final(request, one)
@@ -320,18 +321,19 @@ class EngineMeter:
         self._attributed_ns += total_ns
         self._in_flight_ns += total_ns
         work, opens = step.work, step.opens
-        self._tokens += sum(work.tokens)
+        tokens = work.tokens
+        self._tokens += sum(tokens)
         shares = attribute(self._model, self._profile, self._gpus, total_ns, work, step.requests)
-        for one, share, tokens in zip(opens, shares, work.tokens, strict=True):
+        for one, share, count in zip(opens, shares, tokens, strict=True):
             one.gpu_ns += share
-            one.decode += tokens
+            one.decode += count
         for index, prefill, recomputed in step.told:
-            one, tokens = opens[index], work.tokens[index]
+            one = opens[index]
             if prefill:
-                one.prefill_ns += shares[index] * prefill // tokens
+                one.prefill_ns += shares[index] * prefill // tokens[index]
             if recomputed:
-                one.recompute_ns += shares[index] * recomputed // tokens
-            reached = work.computed[index] + tokens
+                one.recompute_ns += shares[index] * recomputed // tokens[index]
+            reached = work.computed[index] + tokens[index]
             if reached >= one.prompt:
                 one.first_token_ns = one.first_token_ns or now_ns
                 if reached >= one.recompute_until:

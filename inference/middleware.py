@@ -7,6 +7,7 @@ middleware, as vLLM makes it, so that nothing answers before it.
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, NamedTuple
@@ -28,10 +29,15 @@ Header = tuple[bytes, bytes]
 
 POLICY_VIOLATION = 1008
 """Close code of a websocket that is refused (RFC 6455); before the handshake it becomes a 403."""
-_OURS_TO_SAY = frozenset(
-    {b"authorization", b"x-request-id", b"content-length", b"transfer-encoding"}
+_PASSED_ON = frozenset(
+    {
+        *(b"host", b"accept", b"accept-encoding", b"accept-language", b"content-type", b"origin"),
+        *(b"user-agent", b"referer", b"traceparent", b"tracestate", b"forwarded"),
+        *(b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"),
+    }
 )
-_ENGINES_ONLY = frozenset({b"x-data-parallel-rank"})
+"""No other header of a metered request gets through: vLLM reads an id, a session, a priority that
+beats the body's, and a data-parallel rank from headers, and its next version may read more."""
 _TOO_LONG = Refusal(413, "body-too-long", "The body is too long", "send less in one request")
 _TOO_SLOW = Refusal(408, "body-too-slow", "The body took too long", "send it again")
 
@@ -50,7 +56,10 @@ class RentrollMiddleware:
 
     def __init__(self, app: App, door: Doorkeeper | None = None) -> None:
         self._app = app
-        self._door = open_door(InferenceSettings(), SystemClock()) if door is None else door
+        if door is None:
+            _hook_into_vllm()
+            door = open_door(InferenceSettings(), SystemClock())
+        self._door = door
         self._marks: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -203,6 +212,14 @@ class RentrollMiddleware:
             self._door.ledger.mark()
 
 
+def _hook_into_vllm() -> None:
+    """Within vLLM, count tokens where they are handed out, also if its plugins are turned off."""
+    if "vllm" in sys.modules:
+        from inference.vllm_door import register
+
+        register()
+
+
 def _receiving(receive: Receive, body: bytes, delivery: Delivery) -> Receive:
     """The rewritten body, once; then whatever comes, noticing that the client is gone.
 
@@ -231,7 +248,7 @@ def _read_head(headers: list[Header]) -> _Head:
     passed_on: list[Header] = []
     for header in headers:
         name, value = header
-        if name not in _OURS_TO_SAY and name not in _ENGINES_ONLY:
+        if name in _PASSED_ON:
             passed_on.append(header)
         elif name == b"authorization":
             authorization.append(value)

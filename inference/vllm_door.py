@@ -1,4 +1,4 @@
-"""Ties vLLM's API server to the door: a `vllm.general_plugins` entry point, loaded at start.
+"""Ties vLLM's API server to the door; the middleware loads it, and vLLM does as a plugin.
 
 Two things the door cannot see from outside. Which engine requests a client request becomes: each
 gets the minted id into its own, on every endpoint. How many tokens are in a chunk: what the code

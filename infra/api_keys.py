@@ -8,7 +8,6 @@ id makes equal secrets hash differently, and a hash useless in another key's row
 """
 
 import base64
-import hashlib
 import hmac
 import re
 from typing import Annotated, Literal, NamedTuple, get_args
@@ -76,7 +75,7 @@ def parse_key(text: str) -> PresentedKey | None:
 def secret_hash(presented: PresentedKey) -> str:
     """What is kept of a key: 64 hex digits."""
     key = _HASHED_FOR + presented.key_id.encode()
-    return hmac.new(key, presented.secret.encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(key, presented.secret.encode(), "sha256").hex()
 
 
 def is_secret_of(presented: PresentedKey, kept_hash: str) -> bool:

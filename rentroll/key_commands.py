@@ -181,27 +181,57 @@ def export(
         Path | None,
         typer.Option("--file", help="Where to; else RENTROLL_INFERENCE_DOOR_KEYS_FILE."),
     ] = None,
+    every_s: Annotated[
+        int | None,
+        typer.Option("--every", metavar="SECONDS", min=1, help="Go on until Ctrl-C."),
+    ] = None,
 ) -> None:
     """Write the snapshot that doors read; they see it within a second.
 
     A door stops admitting when its snapshot is too old (RENTROLL_INFERENCE_DOOR_KEYS_MAX_AGE_S).
+    With --every a store that is away is said so and asked again: doors live on the last snapshot.
 
-    Example: [bold]rentroll keys export[/]
+    Example: [bold]rentroll keys export --every 10[/]
     """
-    from rich.console import Console
+    from contextlib import suppress
 
-    from inference.key_export import export_keys
     from inference.settings import InferenceSettings
-    from schemas.clock import SystemClock
 
     path = file or InferenceSettings().door_keys_file
     with _store() as store:
-        snapshot = export_keys(store, path, SystemClock())
+        if every_s is None:
+            _export(store, path)
+            return
+        with suppress(KeyboardInterrupt):
+            _export_often(store, path, every_s)
+
+
+def _export(store: "Engine", path: Path) -> None:
+    from rich.console import Console
+
+    from inference.key_export import export_keys
+    from schemas.clock import SystemClock
+
+    snapshot = export_keys(store, path, SystemClock())
     Console(highlight=False).print(
         f"{len(snapshot.keys)} keys of {len(snapshot.tenants)} tenants in {path}",
         soft_wrap=True,
         markup=False,
     )
+
+
+def _export_often(store: "Engine", path: Path, every_s: int) -> None:
+    import time
+
+    from rich.console import Console
+    from sqlalchemy.exc import OperationalError
+
+    while True:
+        try:
+            _export(store, path)
+        except OperationalError as error:
+            Console(stderr=True).print(f"billing store: {error.orig}", markup=False)
+        time.sleep(every_s)
 
 
 def _table(found: list["ApiKey"], now_ms: int) -> "Table":

@@ -75,7 +75,7 @@ PRIVATE_NAMES = {
 """Every private (or undocumented) name this file uses, by the class that has it."""
 
 
-_BUFFER_CHECK_S = 0.002
+_BUFFER_CHECK_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +83,14 @@ class RecordBatch:
     """Records of one partition, as one fetch brought them; offsets rise, with holes allowed.
 
     It covers `[start, end)`: between its records, and at both ends, may lie offsets without a
-    record (a transaction's marker, what compaction removed).
+    record (a transaction's marker, what compaction removed). `log_end` is where the log ended.
     """
 
     topic: str
     partition: int
     start: int
     end: int
+    log_end: int
     offsets: list[int]
     values: list[bytes | None]
 
@@ -129,7 +130,10 @@ class _BatchThread(driver.AIOKafkaConsumerThread):
                 records = await fetcher.fetched_records(
                     active_partitions, timeout=timeout, max_records=max_records
                 )
-                return {tp: [_group(tp, starts[tp], found)] for tp, found in records.items()}
+                return {
+                    tp: [_group(tp, starts[tp], consumer.highwater(tp) or 0, found)]
+                    for tp, found in records.items()
+                }
             return await self._fetch_batches(fetcher, active_partitions, timeout or 0)
 
     async def _fetch_batches(
@@ -168,7 +172,7 @@ class _BatchThread(driver.AIOKafkaConsumerThread):
                 fetched.check_raise()
                 continue
             try:
-                batch = _drain(tp, fetched)
+                batch = _drain(tp, fetched, self._ensure_consumer().highwater(tp) or 0)
             finally:
                 # Drained, or damaged: either way the fetcher asks the broker again.
                 del fetcher._records[tp]
@@ -289,18 +293,19 @@ def batch_topic(app: faust.App, name: str) -> Any:
     return app.topic(name, schema=_BatchSchema(), acks=False)
 
 
-def _group(tp: Any, start: int, records: list[Any]) -> RecordBatch:
+def _group(tp: Any, start: int, log_end: int, records: list[Any]) -> RecordBatch:
     return RecordBatch(
         topic=tp.topic,
         partition=tp.partition,
         start=start,
         end=records[-1].offset + 1,
+        log_end=log_end,
         offsets=[record.offset for record in records],
         values=[record.value for record in records],
     )
 
 
-def _drain(tp: Any, fetched: Any) -> RecordBatch | None:
+def _drain(tp: Any, fetched: Any, log_end: int) -> RecordBatch | None:
     """Read values straight out of the broker's record batches.
 
     Raises:
@@ -328,4 +333,4 @@ def _drain(tp: Any, fetched: Any) -> RecordBatch | None:
     fetched._partition_records = None
     if not offsets:
         return None
-    return RecordBatch(tp.topic, tp.partition, start, position, offsets, values)
+    return RecordBatch(tp.topic, tp.partition, start, position, log_end, offsets, values)

@@ -173,30 +173,25 @@ class _Run:
 
     def take_the_fast_way(self) -> list[int]:
         """Gather what the fast way is sure of; returns what it leaves to the reference."""
-        left: list[int] = []
-        parse = fast_usage.parse
-        events = list(map(parse, self._values))
-        places = [place for place, event in enumerate(events) if event is not None]
-        if len(places) != len(events):
-            left += (place for place, event in enumerate(events) if event is None)
-            events = [event for event in events if event is not None]
-        self._halve_until_sure(places, events, left)
+        left = [place for place, value in enumerate(self._values) if value is None]
+        places = range(len(self._values))
+        self._halve_until_sure(
+            [place for place in places if place not in left] if left else places, left
+        )
         return left
 
-    def _halve_until_sure(
-        self, places: Sequence[int], events: Sequence[Any], left: list[int]
-    ) -> None:
-        if not events:
+    def _halve_until_sure(self, places: Sequence[int], left: list[int]) -> None:
+        if not places:
             return
         try:
-            columns = fast_usage.columns(events)
+            columns = fast_usage.columns([self._values[place] for place in places])  # type: ignore[misc]
         except Unsure:
-            if len(events) <= JUDGED_ALONE:
+            if len(places) <= JUDGED_ALONE:
                 left.extend(places)
                 return
-            middle = len(events) // 2
-            self._halve_until_sure(places[:middle], events[:middle], left)
-            self._halve_until_sure(places[middle:], events[middle:], left)
+            middle = len(places) // 2
+            self._halve_until_sure(places[:middle], left)
+            self._halve_until_sure(places[middle:], left)
         else:
             self._take(places, columns)
 

@@ -1,19 +1,22 @@
-"""The fast way from `request.finished` values to columns: one C parser, then whole columns.
+"""The fast way from `request.finished` values to columns: one C++ parser, then whole columns.
 
 It may say "unsure" to anything and must never say yes to what `schemas.decode.decode_event`
 refuses, nor read another value out of it. Fields, types and limits are read off the contract,
 so they cannot drift; the contract's laws are written again below, over columns, and a contract
 test fails when the contract gains one.
+
+Arrow parses all values in one call, as lines, with the interpreter's lock released. It refuses
+members that are unknown or doubled, and numbers that are not written as integers; it fills what
+is missing with null, which is looked for below.
 """
 
 import re
 from collections.abc import Sequence
-from itertools import accumulate, chain
 from typing import Any
 
-import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow import json as arrow_json
 
 from schemas.fields import Contract
 from schemas.tables import USAGE_EVENTS
@@ -24,6 +27,7 @@ from streams.vectors import (
     Text,
     Unsure,
     Whole,
+    demand,
     instants,
     integers,
     names,
@@ -42,17 +46,16 @@ LAWS = {
 
 _SCHEMA = arrow_schema(USAGE_EVENTS)
 _CLICKHOUSE_TYPES = {column.name: column.type for column in USAGE_EVENTS.columns}
-_PART_PREFIX = "parts_"
+_OPENING, _CLOSING = b"{}"
+_JOINED_BYTES_MAX = 2**30
 
 
-def _struct(contract: type[Contract], **nested: Any) -> type[msgspec.Struct]:
-    """A msgspec struct with the contract's fields; what it cannot say, the columns check."""
-    fields = []
-    for name, field in contract.model_fields.items():
-        # Alone, `int` would take 1.0, which the contract refuses: let it show as a float.
-        kind: Any = int | float if field.annotation is int else field.annotation
-        fields.append((name, nested.get(name, kind)))
-    return msgspec.defstruct(contract.__name__, fields, forbid_unknown_fields=True, gc=False)
+def _fields(contract: type[Contract], **nested: pa.DataType) -> list[pa.Field]:
+    """What JSON holds for a contract: integers, texts (literals too), or what is nested."""
+    return [
+        pa.field(name, nested.get(name) or (pa.int64() if kind.annotation is int else pa.string()))
+        for name, kind in contract.model_fields.items()
+    ]
 
 
 def _rules(contract: type[Contract]) -> dict[str, Any]:
@@ -62,130 +65,153 @@ def _rules(contract: type[Contract]) -> dict[str, Any]:
         if field.get("type") == "integer":
             rules[name] = Whole(field["minimum"], field["maximum"])
         elif "pattern" in field:
-            pattern = field["pattern"]
-            rules[name] = Text.of(pattern, field.get("minLength", 0), field["maxLength"])
-        elif "enum" in field:
-            pattern = "|".join(map(re.escape, field["enum"]))
-            rules[name] = Text.of(pattern, 0, max(map(len, field["enum"])))
+            rules[name] = Text(field["pattern"], field.get("minLength", 0), field["maxLength"])
+        elif "enum" in field or "const" in field:
+            words = field.get("enum", [field.get("const")])
+            pattern = "|".join(map(re.escape, words))
+            rules[name] = Text(f"^(?:{pattern})$", 0, max(map(len, words)))
     return rules
 
 
-_Part = _struct(EnginePart)
-_Data = _struct(RequestFinishedData, parts=tuple[_Part, ...])  # type: ignore[valid-type]
-_Event = _struct(RequestFinished, data=_Data)
-_ENVELOPE_FIELDS = tuple(RequestFinished.model_fields)
-_DATA_FIELDS = tuple(RequestFinishedData.model_fields)
-_PART_FIELDS = tuple(EnginePart.model_fields)
 _ENVELOPE_RULES = _rules(RequestFinished)
 _DATA_RULES = _rules(RequestFinishedData)
 _PART_RULES = _rules(EnginePart)
-_parse = msgspec.json.Decoder(_Event).decode
-_astuple = msgspec.structs.astuple
+_PARSE_OPTIONS = arrow_json.ParseOptions(
+    explicit_schema=pa.schema(
+        _fields(
+            RequestFinished,
+            data=pa.struct(
+                _fields(RequestFinishedData, parts=pa.list_(pa.struct(_fields(EnginePart))))
+            ),
+        )
+    ),
+    unexpected_field_behavior="error",
+)
 
 
-def parse(value: bytes | None) -> msgspec.Struct | None:
-    """The event in a record's value, not yet checked; None where the reference must judge."""
-    if value is None or len(value) > VALUE_BYTES_MAX:
-        return None
-    try:
-        return _parse(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-
-
-def columns(events: Sequence[msgspec.Struct]) -> dict[str, pa.Array]:
+def columns(values: Sequence[bytes]) -> dict[str, pa.Array]:
     """Columns of `usage_events` except the content hash and the transport columns.
 
     Args:
-        events: What `parse` returned, at least one.
+        values: Of records, at least one.
 
     Raises:
-        Unsure: If any of the events may break its contract; smaller groups tell which.
+        Unsure: If any of the values may not be a valid event; smaller groups tell which.
     """
-    envelope = dict(zip(_ENVELOPE_FIELDS, zip(*map(_astuple, events), strict=True), strict=True))
-    data = dict(zip(_DATA_FIELDS, zip(*map(_astuple, envelope["data"]), strict=True), strict=True))
-    parts: Sequence[Sequence[msgspec.Struct]] = data.pop("parts")
     try:
-        found = {
-            "tenant": names(envelope["subject"], _ENVELOPE_RULES["subject"]),
-            "event_id": uuids(envelope["id"], version_7=True),
-            "source": repeated_uuids(envelope["source"]),
-            "sequence": integers(envelope["sequence"], _ENVELOPE_RULES["sequence"]),
-            **{name: _column(name, values) for name, values in data.items()},
-        }
-        found["event_time"] = uuid7_times(found["event_id"])
-        part_columns, offsets = _parts(parts)
-        _obey_laws(found, envelope["time"], part_columns["gpu_ns"], offsets)
-    except (pa.ArrowInvalid, UnicodeEncodeError) as error:
+        return _columns(_parse(values))
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise Unsure from error
-    if "refused" in found["outcome"].dictionary.to_pylist():
-        _refused_reached_no_engine(data["outcome"], parts)
-    listed = {
-        _PART_PREFIX + name: pa.ListArray.from_arrays(offsets, column)
-        for name, column in part_columns.items()
+
+
+def _parse(values: Sequence[bytes]) -> dict[str, pa.Array]:
+    """Members of the envelope, one row per value."""
+    if max(map(len, values)) > VALUE_BYTES_MAX or not all(values):
+        raise Unsure
+    # Each value begins and ends a document: so each holds at least one, none reaches into the
+    # next (no document goes on with `{` behind a `}`), and as many rows as values is one each.
+    if {value[0] for value in values} != {_OPENING} or {value[-1] for value in values} != {
+        _CLOSING
+    }:
+        raise Unsure
+    joined = b"\n".join(values)
+    # A NUL would look like the end of the input.
+    if len(joined) > _JOINED_BYTES_MAX or b"\0" in joined:
+        raise Unsure
+    table = arrow_json.read_json(
+        pa.BufferReader(joined),
+        arrow_json.ReadOptions(use_threads=False, block_size=len(joined) + 1),
+        _PARSE_OPTIONS,
+    )
+    if len(table) != len(values):
+        raise Unsure
+    return {name: _only_chunk(table.column(name)) for name in table.column_names}
+
+
+def _columns(envelope: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    data = _members(envelope.pop("data"))
+    _nothing_missing(envelope)
+    for name in ("specversion", "type", "datacontenttype"):
+        names(envelope[name], _ENVELOPE_RULES[name])
+    lists = data.pop("parts")
+    _nothing_missing(data | {"parts": lists})
+    found = {
+        "tenant": names(envelope["subject"], _ENVELOPE_RULES["subject"]),
+        "event_id": uuids(envelope["id"], version_7=True),
+        "source": repeated_uuids(envelope["source"]),
+        "sequence": integers(envelope["sequence"], _ENVELOPE_RULES["sequence"]),
+        **{name: _column(name, column) for name, column in data.items()},
     }
-    return {name: _as_stored(name, column) for name, column in (found | listed).items()}
+    found["event_time"] = uuid7_times(found["event_id"])
+    demand(pc.equal(found["event_time"], instants(envelope["time"])))
+    parts = _parts(lists)
+    _obey_laws(found, parts["gpu_ns"], lists)
+    for name, column in parts.items():
+        found[f"parts_{name}"] = pa.ListArray.from_arrays(lists.offsets, column)
+    return {name: _as_stored(name, column) for name, column in found.items()}
+
+
+def _column(name: str, column: pa.Array) -> pa.Array:
+    kind = _CLICKHOUSE_TYPES[name]
+    if kind.startswith("DateTime64"):
+        return instants(column)
+    rule = _DATA_RULES[name]
+    if isinstance(rule, Whole):
+        return integers(column, rule)
+    return names(column, rule) if kind.startswith("LowCardinality") else texts(column, rule)
+
+
+def _parts(lists: pa.ListArray) -> dict[str, pa.Array]:
+    """Columns over all parts of all events."""
+    integers(pc.list_value_length(lists), Whole(0, MAX_PARTS))
+    members = _members(lists.flatten())
+    _nothing_missing(members)
+    found = {}
+    for name, column in members.items():
+        rule = _PART_RULES[name]
+        found[name] = integers(column, rule) if isinstance(rule, Whole) else repeated_uuids(column)
+    explained = pc.add_checked(
+        pc.max_element_wise(pc.subtract(found["generated_tokens"], 1), 0),
+        pc.add_checked(found["drafts_rejected_tokens"], found["discarded_tokens"]),
+    )
+    demand(pc.equal(found["decode_scheduled_tokens"], explained))
+    return found
+
+
+def _obey_laws(found: dict[str, pa.Array], part_gpu_ns: pa.Array, lists: pa.ListArray) -> None:
+    """What the validator of the request's totals asks."""
+    running = pa.concat_arrays(
+        [pa.array([0], pa.int64()), pc.cumulative_sum_checked(part_gpu_ns)]
+    ).take(lists.offsets)
+    demand(pc.equal(found["gpu_ns"], pc.subtract(running[1:], running[:-1])))
+    demand(pc.less_equal(found["gpu_prefill_ns"], found["gpu_ns"]))
+    demand(pc.less_equal(found["gpu_recompute_ns"], found["gpu_ns"]))
+    visible = pc.add_checked(found["output_text_tokens"], found["output_reasoning_tokens"])
+    said = pc.add_checked(visible, found["hidden_tokens"])
+    demand(pc.less_equal(said, found["generated_tokens"]))
+    demand(pc.less_equal(found["delivered_tokens"], visible))
+    if "refused" in found["outcome"].dictionary.to_pylist():
+        refused = pc.equal(found["outcome"].dictionary_decode(), "refused")
+        reached_none = pc.equal(pc.list_value_length(lists), 0)
+        demand(pc.or_(pc.invert(refused), reached_none))
+
+
+def _members(structs: pa.StructArray) -> dict[str, pa.Array]:
+    if structs.null_count:
+        raise Unsure
+    kind = structs.type
+    return {kind.field(place).name: structs.field(place) for place in range(kind.num_fields)}
+
+
+def _nothing_missing(members: dict[str, pa.Array]) -> None:
+    if any(column.null_count for column in members.values()):
+        raise Unsure
+
+
+def _only_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _as_stored(name: str, column: pa.Array) -> pa.Array:
     stored = _SCHEMA.field(name).type
     return column if column.type == stored else column.cast(stored)
-
-
-def _column(name: str, values: Sequence[Any]) -> pa.Array:
-    kind = _CLICKHOUSE_TYPES[name]
-    if kind.startswith("DateTime64"):
-        return instants(values)
-    rule = _DATA_RULES[name]
-    if isinstance(rule, Whole):
-        return integers(values, rule)
-    return names(values, rule) if kind.startswith("LowCardinality") else texts(values, rule)
-
-
-def _parts(parts: Sequence[Sequence[msgspec.Struct]]) -> tuple[dict[str, pa.Array], pa.Array]:
-    """Columns over all parts of all events, and where each event's parts begin and end."""
-    counts = list(map(len, parts))
-    if max(counts) > MAX_PARTS:
-        raise Unsure
-    offsets = pa.array(accumulate(counts, initial=0), pa.int32())
-    rows = list(map(_astuple, chain.from_iterable(parts)))
-    turned = zip(*rows, strict=True) if rows else [()] * len(_PART_FIELDS)
-    found = {}
-    for name, values in zip(_PART_FIELDS, turned, strict=True):
-        rule = _PART_RULES[name]
-        found[name] = integers(values, rule) if isinstance(rule, Whole) else repeated_uuids(values)
-    explained = pc.add_checked(
-        pc.max_element_wise(pc.subtract(found["generated_tokens"], 1), 0),
-        pc.add_checked(found["drafts_rejected_tokens"], found["discarded_tokens"]),
-    )
-    _demand(pc.equal(found["decode_scheduled_tokens"], explained))
-    return found, offsets
-
-
-def _obey_laws(
-    found: dict[str, pa.Array], times: Sequence[str], part_gpu_ns: pa.Array, offsets: pa.Array
-) -> None:
-    """What the validators of the envelope and of the request's totals ask."""
-    _demand(pc.equal(found["event_time"], instants(times)))
-    running = pa.concat_arrays(
-        [pa.array([0], pa.int64()), pc.cumulative_sum_checked(part_gpu_ns)]
-    ).take(offsets)
-    _demand(pc.equal(found["gpu_ns"], pc.subtract(running[1:], running[:-1])))
-    _demand(pc.less_equal(found["gpu_prefill_ns"], found["gpu_ns"]))
-    _demand(pc.less_equal(found["gpu_recompute_ns"], found["gpu_ns"]))
-    visible = pc.add_checked(found["output_text_tokens"], found["output_reasoning_tokens"])
-    said = pc.add_checked(visible, found["hidden_tokens"])
-    _demand(pc.less_equal(said, found["generated_tokens"]))
-    _demand(pc.less_equal(found["delivered_tokens"], visible))
-
-
-def _refused_reached_no_engine(
-    outcomes: Sequence[str], parts: Sequence[Sequence[msgspec.Struct]]
-) -> None:
-    if any(outcome == "refused" and some for outcome, some in zip(outcomes, parts, strict=True)):
-        raise Unsure
-
-
-def _demand(holds: pa.Array) -> None:
-    if len(holds) and not pc.all(holds).as_py():
-        raise Unsure

@@ -45,8 +45,9 @@ class Piece(Generic[Content]):
 class Limits:
     """When a range is large enough, or old enough, to be written.
 
-    While records keep coming it may grow: small inserts cost ClickHouse most. It is written when
-    none came for `quiet_s`, and in any case when its first record has waited for `wait_s`.
+    While the log holds more it may grow: small inserts cost ClickHouse most. At the log's end it
+    is written when no record came for `quiet_s`, and anywhere when its first one has waited for
+    `wait_s`.
     """
 
     rows: int
@@ -82,12 +83,14 @@ class Partition(Generic[Content]):
     """One partition while this worker owns it.
 
     `written` is where the ledger ends, `promised` the end of a range that may or may not be
-    written yet, `confirmed` what the group knows to be written. One range at a time is taken.
+    written yet, `confirmed` what the group knows to be written, `log_end` where the log ended
+    when something was last fetched. One range at a time is taken.
     """
 
     written: int
     promised: int | None
     confirmed: int
+    log_end: int = 0
     _taken: int = field(init=False)
     _waiting: deque[Piece[Content]] = field(default_factory=deque)
     _waiting_since_s: float = 0.0
@@ -169,7 +172,7 @@ class Partition(Generic[Content]):
         return (
             self.waiting_rows >= limits.rows
             or self.waiting_bytes >= limits.size_bytes
-            or now_s - self._last_added_s >= limits.quiet_s
+            or (self.expected >= self.log_end and now_s - self._last_added_s >= limits.quiet_s)
             or now_s - self._waiting_since_s >= limits.wait_s
         )
 

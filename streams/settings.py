@@ -22,19 +22,22 @@ class StreamSettings(BaseSettings):
         default=48 * 2**20, ge=2**20, le=2**30, description="record bytes of one insert, about"
     )
     ingest_quiet_ms: int = Field(
-        default=400, ge=1, le=60_000, description="without new records, after which to insert"
+        default=400,
+        ge=1,
+        le=60_000,
+        description="at the log's end without new records, after which to insert",
     )
     ingest_wait_ms: int = Field(
         default=3_000, ge=1, le=600_000, description="longest that a record waits for others"
     )
     ingest_fetch_bytes: int = Field(
-        default=2**20,
+        default=2**19,
         ge=2**16,
         le=2**26,
         description="of one fetch and partition, compressed; one record may exceed it",
     )
     ingest_buffered_batches: int = Field(
-        default=4, ge=1, le=64, description="fetches of one topic that wait to be decoded, about"
+        default=2, ge=1, le=64, description="fetches of one topic that wait to be decoded, about"
     )
     ingest_parallel_inserts: int = Field(
         default=2, ge=1, le=64, description="inserts that one worker has open at the same time"

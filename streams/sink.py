@@ -126,6 +126,7 @@ class Sink:
             return
         if batch.start > partition.expected and not await self._skip(place, partition, batch):
             return
+        partition.log_end = batch.log_end
         fetched = Run(batch.start, batch.end, batch.offsets, batch.values)
         for run in partition.admit(fetched):
             piece = await self._decode(place, run)

@@ -126,10 +126,11 @@ class SimulatedEngine:
             None, after a step in which somebody finished.
         """
         now_ns = 0
-        while self._arrived < len(self._requests) or self._busy():
-            if not self._busy():
+        schedule_ns, step_done = self._limits.schedule_ns, self._meter.step_done
+        while (busy := self._busy()) or self._arrived < len(self._requests):
+            if not busy:
                 now_ns = max(now_ns, self._next_ns)
-            launch_ns = now_ns + self._limits.schedule_ns
+            launch_ns = now_ns + schedule_ns
             if self._next_ns <= launch_ns:
                 yield from self._arrivals(launch_ns)
                 if not self._busy():
@@ -138,7 +139,7 @@ class SimulatedEngine:
             passes, chunks, now_ns = self._launch(launch_ns)
             if self._next_ns <= now_ns:
                 yield from self._arrivals(now_ns)
-            self._meter.step_done(now_ns)
+            step_done(now_ns)
             if self._results(chunks, passes, now_ns):
                 yield None
 
@@ -151,13 +152,16 @@ class SimulatedEngine:
             self._admit()
         if self._prompts:
             chunks = self._chunks(launch_ns)
-            self._launch_mixed(launch_ns, chunks)
-            return 1, chunks, launch_ns + self._mixed_ns(chunks)
+            return 1, chunks, self._launch_mixed(launch_ns, chunks)
         passes = self._passes(launch_ns)
-        ids = self._decoding.ids.copy()
-        work = StepWork(passes, [passes] * len(ids), self._decoding.computed())
-        self._meter.scheduled(launch_ns, ids, work)
-        return passes, [], launch_ns + self._decode_ns(passes)
+        decoding = self._decoding
+        ids = decoding.ids.copy()
+        count = len(ids)
+        self._meter.scheduled(
+            launch_ns, ids, StepWork(passes, [passes] * count, decoding.computed())
+        )
+        pairs = passes * decoding.kv_tokens + count * (passes * (passes + 1) // 2)
+        return passes, [], launch_ns + self._step_ns(passes, pairs, passes * count, pairs)
 
     def _arrivals(self, until_ns: int) -> Iterator[PlannedRequest]:
         """Everyone who came by then enters the engine, or is turned away at its door."""
@@ -222,23 +226,19 @@ class SimulatedEngine:
         ):
             self._preempt_youngest(launch_ns)
         count = len(decoding.ids)
+        horizon_ns = self._limits.run_ns_max
+        if not self._waiting and self._next_ns - launch_ns < horizon_ns:
+            horizon_ns = self._next_ns - launch_ns
         # Reading bounds a decoding pass unless the batch is huge; a run may end a little late then.
         profile = self._profile
         moved = profile.weight_bytes + decoding.kv_tokens * profile.kv_bytes_per_token
         one_ns = moved * NS_PER_S // profile.bandwidth_bytes_per_s + profile.pass_overhead_ns + 1
-        horizon_ns = self._limits.run_ns_max
-        if not self._waiting and self._next_ns - launch_ns < horizon_ns:
-            horizon_ns = self._next_ns - launch_ns
         passes = horizon_ns // one_ns + 1
         if count > 1:
-            passes = min(passes, (self._limits.kv_capacity_tokens - decoding.kv_tokens) // count)
-        return max(min(passes, min(decoding.last_pass) - decoding.pass_number), 1)
-
-    def _decode_ns(self, passes: int) -> int:
-        """Time of `passes` passes in which every decoding request computes one token each."""
-        count = len(self._decoding.ids)
-        pairs = passes * self._decoding.kv_tokens + count * (passes * (passes + 1) // 2)
-        return self._step_ns(passes, pairs, passes * count, pairs)
+            room = (self._limits.kv_capacity_tokens - decoding.kv_tokens) // count
+            passes = min(passes, room)
+        left = min(decoding.last_pass) - decoding.pass_number
+        return max(min(passes, left), 1)
 
     def _chunks(self, launch_ns: int) -> list[int]:
         """Tokens per prompt of one pass, in their order, after making room for them.
@@ -256,25 +256,23 @@ class SimulatedEngine:
                 return chunks
             self._preempt_youngest(launch_ns)
 
-    def _mixed_ns(self, chunks: Sequence[int]) -> int:
-        count = len(self._decoding.ids)
-        kv = pairs = self._decoding.kv_tokens + count
-        for one, chunk in zip(self._prompts, chunks, strict=True):
-            kv += kv_tokens_read(1, chunk, one.computed)
-            pairs += attention_pairs(chunk, one.computed)
-        return self._step_ns(1, kv, sum(chunks) + count, pairs)
-
-    def _launch_mixed(self, launch_ns: int, chunks: Sequence[int]) -> None:
+    def _launch_mixed(self, launch_ns: int, chunks: Sequence[int]) -> int:
+        """Launch one pass of prompt chunks and everyone who decodes; when it will end."""
         decoding = self._decoding
         ids, computed = decoding.ids.copy(), decoding.computed()
         tokens = [1] * len(ids)
+        kv = pairs = decoding.kv_tokens + len(ids)
         for one, chunk in zip(self._prompts, chunks, strict=True):
+            before = one.computed
+            kv += kv_tokens_read(1, chunk, before)
+            pairs += attention_pairs(chunk, before)
             # A prompt that got nothing of the budget is not in the step; an empty one is.
-            if chunk or one.computed == one.needed:
+            if chunk or before == one.needed:
                 ids.append(one.planned.id)
-                computed.append(one.computed)
+                computed.append(before)
                 tokens.append(chunk)
         self._meter.scheduled(launch_ns, ids, StepWork(1, tokens, computed))
+        return launch_ns + self._step_ns(1, kv, sum(tokens), pairs)
 
     def _step_ns(self, passes: int, kv_tokens: int, tokens: int, pairs: int) -> int:
         profile = self._profile
@@ -283,15 +281,17 @@ class SimulatedEngine:
         read_ns = moved * NS_PER_S // profile.bandwidth_bytes_per_s
         compute_ns = flops * NS_PER_S // profile.peak_flops_per_s
         # The +1 keeps a step from taking no time at all.
-        return max(read_ns, compute_ns) + passes * profile.pass_overhead_ns + 1
+        roofline_ns = read_ns if read_ns > compute_ns else compute_ns
+        return roofline_ns + passes * profile.pass_overhead_ns + 1
 
     def _results(self, chunks: Sequence[int], passes: int, now_ns: int) -> bool:
         """Advance everyone by what was computed; whether somebody finished."""
         decoding = self._decoding
         decoding.advance(passes)
         finished = False
-        while decoding.pass_number in decoding.last_pass:
-            planned, _, _ = decoding.pop(decoding.last_pass.index(decoding.pass_number))
+        reached, last_pass = decoding.pass_number, decoding.last_pass
+        while reached in last_pass:
+            planned, _, _ = decoding.pop(last_pass.index(reached))
             self._meter.finish(planned.id, now_ns, generated_tokens=planned.arrival.stop_at)
             finished = True
         if not self._prompts:

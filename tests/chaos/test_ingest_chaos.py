@@ -44,7 +44,7 @@ class Crew:
 
     def __init__(self, kafka: str, clickhouse: str, name: str, folder: Path) -> None:
         self.database = f"chaos_{name}"
-        self._start = {"kafka": kafka, "clickhouse": clickhouse, "group": f"chaos-{name}"}
+        self._kafka, self._clickhouse, self._group = kafka, clickhouse, f"chaos-{name}"
         self._folder = folder
         self._workers: list[subprocess.Popen[bytes]] = []
         migrate(clickhouse, self.database)
@@ -53,7 +53,9 @@ class Crew:
         self, *, die_at: str = "", until_idle_s: float | None = None
     ) -> subprocess.Popen[bytes]:
         worker = start_worker(
-            **self._start,
+            kafka=self._kafka,
+            clickhouse=self._clickhouse,
+            group=self._group,
             database=self.database,
             folder=self._folder / f"worker-{len(self._workers)}",
             die_at=die_at,

@@ -1,4 +1,4 @@
-"""kill -9 of the outbox, and of the broker, at random moments: nothing lost, nothing doubled."""
+"""kill -9 of the outbox at random moments: nothing lost, nothing doubled."""
 
 import json
 import os

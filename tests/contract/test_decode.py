@@ -161,7 +161,8 @@ def assert_same_verdict(values: list[bytes], topic: str = USAGE.name) -> None:
 
 
 def _offsets(decoded: Any, table: Any) -> list[int]:
-    return decoded.tables[table].column("kafka_offset").to_pylist()
+    offsets: list[int] = decoded.tables[table].column("kafka_offset").to_pylist()
+    return offsets
 
 
 @given(values=st.lists(changed_values() | rewritten_values(), min_size=1, max_size=4))
@@ -172,11 +173,8 @@ def test_a_changed_event_gets_the_verdict_of_the_reference(values: list[bytes]) 
 
 @given(value=changed_values() | rewritten_values())
 def test_the_fast_way_never_takes_what_the_reference_refuses(value: bytes) -> None:
-    event = fast_usage.parse(value)
-    if event is None:
-        return
     try:
-        columns = fast_usage.columns([event])
+        columns = fast_usage.columns([value])
     except Unsure:
         return
     row = expected(value, USAGE.name, 0)
@@ -220,9 +218,7 @@ def test_every_invalid_example_is_refused(path: Any) -> None:
 def test_the_fast_way_takes_every_valid_request() -> None:
     """Otherwise the bench would measure the reference."""
     for name in REQUEST_EXAMPLES:
-        event = fast_usage.parse(compact(load(name)))
-        assert event is not None, name
-        fast_usage.columns([event])
+        fast_usage.columns([compact(load(name))])
 
 
 def test_one_bad_record_among_a_thousand_costs_only_itself() -> None:

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from inference.door import RateLimiter, Refusal, authenticate, served_tier
-from inference.door_body import Rewriting, read_fields, rewritten
+from inference.door_body import ENGINES_ONLY, Rewriting, read_fields, rewritten
 from inference.door_delivery import Delivery
 from inference.door_keys import KeyIndex
 from infra.api_keys import SERVICE_TIERS, parse_key
@@ -20,9 +20,7 @@ LEAVES = st.none() | st.booleans() | NUMBERS | st.text()
 VALUES = st.recursive(
     LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8
 )
-NAMES = st.text() | st.sampled_from(
-    ["priority", "cache_salt", "request_id", "kv_transfer_params", "prompt", "n", "user"]
-)
+NAMES = st.text() | st.sampled_from(["cache_salt", "prompt", "n", "user", *ENGINES_ONLY])
 CHANGE = Rewriting(
     request="019a0000-0000-7000-8000-000000000001", cache_salt="s", tier="standard", priority=3
 )
@@ -38,9 +36,7 @@ def test_rewriting_changes_the_doors_fields_and_no_other(
     found = json.loads(rewritten(fields, "v1/completions", CHANGE))
     ours = {"priority": 3, "cache_salt": "s"}
     theirs = {
-        name: value
-        for name, value in body.items()
-        if name not in {"priority", "cache_salt", "request_id", "kv_transfer_params"}
+        name: value for name, value in body.items() if name not in {"cache_salt", *ENGINES_ONLY}
     }
     assert found == theirs | ours
 

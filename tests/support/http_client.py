@@ -40,7 +40,7 @@ class Client:
         """Send and read the answer; None where the client left before its head came."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         lines = [*headers, ("content-length", str(len(raw))), ("content-type", "application/json")]
-        reader, writer = await self._send("POST", path, lines, raw)
+        reader, writer = await self.send("POST", path, lines, raw)
         try:
             async with asyncio.timeout(leave_after_s):
                 return await _read(reader, leave_after_events)
@@ -50,7 +50,7 @@ class Client:
             writer.close()
 
     async def get(self, path: str, headers: tuple[Header, ...] = (), method: str = "GET") -> Answer:
-        reader, writer = await self._send(method, path, list(headers), b"")
+        reader, writer = await self.send(method, path, list(headers), b"")
         try:
             return await _read(reader, None)
         finally:
@@ -59,11 +59,11 @@ class Client:
     async def leave_while_sending(self, path: str, announced_bytes: int) -> None:
         """Announce a body, send half of it, and go."""
         head = [("content-length", str(announced_bytes))]
-        _, writer = await self._send("POST", path, head, b"x" * (announced_bytes // 2))
+        _, writer = await self.send("POST", path, head, b"x" * (announced_bytes // 2))
         await asyncio.sleep(0.05)
         writer.close()
 
-    async def _send(
+    async def send(
         self, method: str, path: str, headers: list[Header], body: bytes
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)

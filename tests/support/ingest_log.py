@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from kafka import KafkaProducer
 
@@ -41,7 +42,8 @@ class SentLog:
             producer.send(record.topic, key=record.key, value=record.value)
             self.events.append(record)
         for topic, value in noise:
-            placed = producer.send(topic, key=b"noise", value=value).get(timeout=30)
+            future: Any = producer.send(topic, key=b"noise", value=value)
+            placed = future.get(timeout=30)
             self.noise.append((topic, placed.partition, placed.offset, value))
         producer.close()
 

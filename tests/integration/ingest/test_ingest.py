@@ -55,7 +55,8 @@ def ingested(
 
     with connect(clickhouse_url, "ingest_once") as ledger:
         ledger.command(
-            f"ALTER TABLE usage_events ADD CONSTRAINT not_that CHECK event_id != '{refused.event.id}'"
+            "ALTER TABLE usage_events ADD CONSTRAINT not_that"
+            f" CHECK event_id != '{refused.event.id}'"
         )
         sent.send(everything.records, NOISE)
         # One key: all months in one partition, so in one insert, more than ClickHouse takes.

@@ -1,5 +1,11 @@
 """`rentroll keys` against a real store, and what a door then makes of the snapshot."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,3 +113,25 @@ def test_tenant_that_no_event_could_carry_is_refused(rentroll: Command) -> None:
     assert isinstance(done.exception, ContractError)
     assert "tenant: " in str(done.exception)
     assert "no API keys" in rentroll("list").output
+
+
+def test_export_goes_on_until_it_is_stopped(store_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    command = [sys.executable, "-m", "rentroll", "keys", "export", "--every", "1"]
+    command += ["--file", str(file)]
+    environment = {**os.environ, "RENTROLL_STORE_URL": store_url}
+    running = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        written: set[int] = set()
+        end_s = time.monotonic() + 30
+        while len(written) < 2 and time.monotonic() < end_s:
+            time.sleep(0.1)
+            if file.exists():
+                written.add(json.loads(file.read_text())["written_at_ms"])
+        running.send_signal(signal.SIGINT)
+        output, _ = running.communicate(timeout=30)
+    finally:
+        running.kill()
+    assert len(written) == 2
+    assert running.returncode == 0
+    assert "0 keys of 0 tenants" in output

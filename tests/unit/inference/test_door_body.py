@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from inference.door_body import (
+    ENGINES_ONLY,
     Asked,
     BodyRefusedError,
     Rewriting,
@@ -44,7 +45,7 @@ def test_values_pass_byte_for_byte() -> None:
         assert value in out
 
 
-@pytest.mark.parametrize("name", ["priority", "request_id", "kv_transfer_params", "cache_salt"])
+@pytest.mark.parametrize("name", [*ENGINES_ONLY, "cache_salt"])
 def test_field_that_is_the_doors_cannot_be_smuggled_in(name: str) -> None:
     escaped = "".join(f"\\u{ord(letter):04x}" for letter in name)
     for key in (name, escaped):
@@ -165,3 +166,19 @@ def test_words_are_read_with_their_escapes() -> None:
     assert fields is not None
     assert asked(fields, COMPLETIONS) == Asked(model="tiny", end_user="u1", tier="", parts=1)
     assert client_salt(fields) == "s"
+
+
+@pytest.mark.parametrize("body", [b"[NaN]", b"NaN", "[1]".encode("utf-16")])
+def test_what_python_reads_as_no_object_is_none(body: bytes) -> None:
+    assert read_fields(body) is None
+
+
+def test_deep_body_that_only_python_could_read_is_refused() -> None:
+    with pytest.raises(BodyRefusedError, match="nested too deeply"):
+        read_fields(b'{"x":NaN,"a":' + b"[" * 100_000)
+
+
+def test_text_that_is_no_text_counts_as_absent() -> None:
+    fields = read_fields(b'{"model":"\xff","prompt":["\xff","b"]}')
+    assert fields is not None
+    assert asked(fields, COMPLETIONS).model == ""

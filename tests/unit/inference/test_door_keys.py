@@ -122,3 +122,24 @@ def test_pseudonyms_differ_by_tenant_purpose_and_text() -> None:
     }
     assert len(found) == 4
     assert all(len(one) == 32 for one in found)
+
+
+def test_snapshot_that_says_the_same_again_is_fresh_without_being_decoded(tmp_path: Path) -> None:
+    ring = ring_of(tmp_path)
+    before = ring.current(NOW_MS)
+    later_ms = NOW_MS + 100_000
+    write_snapshot(tmp_path / "keys.json", snapshot([door_key(1)], at_ms=later_ms))
+    wait()
+    after = ring.current(later_ms)
+    assert after is before is not None
+    assert known(ring, later_ms + 60_000) == 1
+    assert known(ring, later_ms + 60_001) is None
+
+
+def test_key_whose_label_imitates_a_snapshot_changes_nothing(tmp_path: Path) -> None:
+    tenant = door_tenant(suspended=True, suspend_reason=',"keys":[]')
+    ring = ring_of(tmp_path, snapshot([door_key(1)], [tenant]))
+    assert known(ring) == 1
+    write_snapshot(tmp_path / "keys.json", snapshot([door_key(1), door_key(2)], [tenant]))
+    wait()
+    assert known(ring) == 2

@@ -3,6 +3,7 @@
 import resource
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from inference.door_records import (
@@ -15,6 +16,7 @@ from inference.door_records import (
     DoorOpen,
 )
 from inference.doorkeeper import Doorkeeper
+from inference.wire import LostWire
 from schemas.clock import FixedClock
 from tests.support.doors import NOW_NS, door_key, fixed_door, records, snapshot, written
 
@@ -163,3 +165,20 @@ def test_disk_that_fails_refuses_or_keeps_by_policy(tmp_path: Path, policy: str)
     assert len(written(tmp_path).opened) == (1 if policy == "count" else 0)
     assert len(written(tmp_path).closed) == 1
     assert door.ledger.counts["metering_failures"] == 1
+
+
+def test_spool_that_counts_says_how_many_requests_it_lost(tmp_path: Path) -> None:
+    door = door_at(
+        tmp_path,
+        spool_when_full="count",
+        spool_max_bytes=ROOM_BYTES,
+        spool_segment_bytes=4_096,
+    )
+    opened = [opening(door, "x" * 256) for _ in range(200)]
+    for one in opened:
+        assert door.ledger.opened(one)
+    lost = door.ledger.counts["records_dropped"]
+    make_room(tmp_path)
+    door.ledger.mark()
+    (loss,) = [record for record in records(tmp_path) if record.kind == "usage.lost"]
+    assert msgspec.json.decode(loss.data, type=LostWire).requests == lost > 0

@@ -58,6 +58,14 @@ def test_a_range_is_written_when_no_record_came_for_a_while() -> None:
     assert partition.ready(LIMITS, 6.0)
 
 
+def test_a_range_may_grow_while_the_log_holds_more() -> None:
+    partition = fresh()
+    partition.log_end = 500
+    feed(partition, fetched(100, 105))
+    assert not partition.ready(LIMITS, 2.9)
+    assert partition.ready(LIMITS, 3.0)
+
+
 def test_a_range_is_written_in_time_however_steadily_records_trickle_in() -> None:
     partition = fresh()
     for second in range(4):
