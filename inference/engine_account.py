@@ -57,6 +57,26 @@ class Interval(NamedTuple):
     oldest_open_ms: int
 
 
+class UsedSoFar(NamedTuple):
+    """What a request that is not final has used, for recovery after a crash.
+
+    `generated_tokens` is -1 while it has not finished.
+    """
+
+    request: str
+    gpu_ns: int
+    gpu_prefill_ns: int
+    gpu_recompute_ns: int
+    prompt_computed_tokens: int
+    recomputed_tokens: int
+    decode_scheduled_tokens: int
+    drafts_rejected_tokens: int
+    generated_tokens: int
+    added_ns: int
+    first_scheduled_ns: int
+    first_token_ns: int
+
+
 class OpenRequest:
     """A request that the meter still counts on.
 

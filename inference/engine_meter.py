@@ -33,6 +33,7 @@ from inference.engine_account import (
     Interval,
     OpenRequest,
     StepInFlight,
+    UsedSoFar,
     check_interval,
 )
 from schemas.errors import ConservationError
@@ -212,6 +213,30 @@ class EngineMeter:
     def _is_in_flight(self, request: str) -> bool:
         return any(request in step.requests for step in self._steps)
 
+    def so_far(self, now_ns: int) -> Interval:
+        """The interval as it would be if it ended now; nothing ends."""
+        return self._interval(self._advance(now_ns))
+
+    def open_requests(self) -> list[UsedSoFar]:
+        """Every request that is not final; their `gpu_ns` add up to what is in flight."""
+        return [
+            UsedSoFar(
+                request,
+                one.gpu_ns,
+                one.prefill_ns,
+                one.recompute_ns,
+                one.prompt_computed,
+                one.recomputed,
+                max(one.decode, 0),
+                one.drafts_rejected,
+                one.generated,
+                one.added_ns,
+                one.first_scheduled_ns,
+                one.first_token_ns,
+            )
+            for request, one in self._open.items()
+        ]
+
     # How time is kept.
 
     def _advance(self, now_ns: int) -> int:
@@ -251,11 +276,11 @@ class EngineMeter:
         else:
             self._cut_ns = hour_end_ns
 
-    def _cut(self, end_ns: int) -> None:
+    def _interval(self, end_ns: int) -> Interval:
         open_step_ns = self._gpus * (end_ns - self._mark_ns) if self._steps else 0
         owned_ns = self._gpus * (end_ns - self._start_ns)
         running = sum(one.running and one.generated < 0 for one in self._open.values())
-        interval = Interval(
+        return Interval(
             start_ns=self._start_ns,
             end_ns=end_ns,
             owned_ns=owned_ns,
@@ -278,10 +303,13 @@ class EngineMeter:
                 (one.admitted_ms for one in self._open.values()), default=end_ns // NS_PER_MS
             ),
         )
+
+    def _cut(self, end_ns: int) -> None:
+        interval = self._interval(end_ns)
         check_interval(interval)
         self._out.append(interval)
         self._start_ns = end_ns
-        self._open_step_start_ns = open_step_ns
+        self._open_step_start_ns = interval.open_step_end_ns
         self._in_flight_start_ns = self._in_flight_ns
         self._ordinal_start = self._ordinal
         self._attributed_ns = self._stall_ns = self._idle_ns = 0

@@ -10,12 +10,12 @@ the ranges that intervals and the closing sign follow each other without a gap.
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from inference.outbox_file import OUTBOX_FILE, open_outbox_file, transaction
 from inference.settings import InferenceSettings
 from inference.spool import Damage, Position, read_spool, segment_numbers, segment_path
 from inference.wire import (
@@ -37,19 +37,6 @@ from schemas.ids import uuid7_unix_ms as unix_ms_of
 from schemas.topics import TOPIC_OF_TYPE
 from schemas.units import SEQUENCE_MAX
 
-OUTBOX_FILE = "outbox.sqlite"
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS source (
-    only INTEGER PRIMARY KEY CHECK (only = 1),
-    source TEXT NOT NULL, host TEXT NOT NULL, public_key TEXT NOT NULL,
-    next_sequence INTEGER NOT NULL, segment INTEGER NOT NULL, offset INTEGER NOT NULL,
-    range_first INTEGER NOT NULL, range_hashes BLOB NOT NULL,
-    latest_id TEXT NOT NULL, added_bytes INTEGER NOT NULL, closed INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS published (only INTEGER PRIMARY KEY CHECK (only = 1),
-    events INTEGER NOT NULL, bytes INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS events (
-    sequence INTEGER PRIMARY KEY, topic TEXT NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL);
-"""
 _SIGNED: dict[str, RangePurpose] = {"engine.interval": "interval", "source.closed": "closed"}
 _TOPICS = {
     name.removeprefix("io.rentroll.").removesuffix(".v1"): topic.name
@@ -145,8 +132,26 @@ class Outbox:
                 segment_path(spool, number).unlink(missing_ok=True)
         return taken
 
-    def take(self, items: Sequence[Record | Damage], position: Position) -> None:
+    @property
+    def position(self) -> Position:
+        """How far the spool was read."""
+        return self._state.position
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """For who keeps what belongs to these events in the same file; see `take`."""
+        return self._connection
+
+    def take(
+        self,
+        items: Sequence[Record | Damage],
+        position: Position,
+        also: Callable[[], None] | None = None,
+    ) -> None:
         """Make events of records and move on in the spool, in one transaction.
+
+        `also` is called within it, to write with `connection` what must not be there without these
+        events, nor they without it.
 
         A damaged frame becomes a `usage.lost` event: the loss is declared, never silent.
 
@@ -160,7 +165,7 @@ class Outbox:
         ]
         self.damages += [item for item in items if isinstance(item, Damage)]
         state.position = position
-        self._commit(rows, state)
+        self._commit(rows, state, also)
 
     def close_source(self, reason: CloseReason, *, now_ms: int) -> None:
         """Write `source.closed`, which signs what no interval did; again is a no-op."""
@@ -283,8 +288,12 @@ class Outbox:
         self._connection.execute("INSERT INTO events VALUES (?, ?, ?, ?)", row)
         self._write_state(state)
 
-    def _commit(self, rows: Sequence[OutboxRow], state: _State) -> None:
+    def _commit(
+        self, rows: Sequence[OutboxRow], state: _State, also: Callable[[], None] | None = None
+    ) -> None:
         with transaction(self._connection):
+            if also is not None:
+                also()
             self._connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", rows)
             self._write_state(state)
         self._state = state
@@ -351,39 +360,3 @@ class OutboxReader:
     def close(self) -> None:
         """Let go of the file."""
         self._connection.close()
-
-
-def open_outbox_file(path: Path, *, create: bool) -> sqlite3.Connection:
-    """A connection that is durable at commit and waits for the other end's transactions.
-
-    Raises:
-        SpoolError: If there is no such file and it is not to be created.
-    """
-    if not create and not path.exists():
-        raise SpoolError(f"no outbox at {path}")
-    connection = sqlite3.connect(path, isolation_level=None, timeout=60)
-    connection.execute("PRAGMA page_size=32768")
-    # New pages need no journal, so a batch is written once; a WAL would write it twice.
-    connection.execute("PRAGMA journal_mode=TRUNCATE")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.executescript(_SCHEMA)
-    return connection
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing; the write lock is taken at once.
-
-    Raises:
-        SpoolError: If SQLite or the disk refuses.
-    """
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        raise SpoolError(f"outbox: {error}") from error

@@ -16,7 +16,8 @@ from pathlib import Path
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from inference.outbox import OUTBOX_FILE, OutboxReader, OutboxRow
+from inference.outbox import OutboxReader, OutboxRow
+from inference.outbox_file import OUTBOX_FILE
 from inference.settings import InferenceSettings
 from infra.kafka.probe import serves
 from schemas.errors import ServerError, SpoolError

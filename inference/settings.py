@@ -1,5 +1,6 @@
 """The only configuration of `inference`; every name has the prefix RENTROLL_INFERENCE_."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -40,6 +41,11 @@ class InferenceSettings(BaseSettings):
     spool_fsync_interval_ms: int = Field(
         default=200, ge=1, le=60_000, description="the window of the policy `interval`"
     )
+    spool_unwritten_records: int = Field(
+        default=100_000,
+        ge=1,
+        description="records that wait in memory while the disk refuses them, per engine",
+    )
     outbox_batch_records: int = Field(
         default=16_384, ge=1, le=100_000, description="records per transaction of the outbox"
     )
@@ -66,6 +72,82 @@ class InferenceSettings(BaseSettings):
         le=86_400,
         description="without any acknowledgement for this long, publishing gives up with an error",
     )
+    host_folder: Path = Field(
+        default=Path(".rentroll/inference"),
+        description="spools of this host's processes, and the sidecar's outbox",
+    )
+    cache_folder: Path = Field(
+        default=Path("~/.cache/rentroll"), description="of this user: installed engines and models"
+    )
+    region: str = Field(default="local", min_length=1, description="where this host stands")
+    replica: str = Field(
+        default="", description="name of this engine's replica; empty: host name and rank"
+    )
+    gpu_type: str = Field(
+        default="", description="what the engine runs on; empty: what vLLM says of the device"
+    )
+    bandwidth_bytes_per_s: int = Field(
+        default=0, ge=0, description="memory bandwidth of one GPU; 0: by `gpu_type`"
+    )
+    peak_flops_per_s: int = Field(
+        default=0, ge=0, description="peak arithmetic of one GPU; 0: by `gpu_type`"
+    )
+    mark_ms: int = Field(
+        default=1_000,
+        ge=10,
+        le=60_000,
+        description="how often a process writes down that it lives, and what is open",
+    )
+    late_parts_ms: int = Field(
+        default=500,
+        ge=0,
+        le=600_000,
+        description="how long after a door's last word an engine may still begin its request",
+    )
+    drain_s: int = Field(
+        default=60,
+        ge=1,
+        description="how long a sidecar that is stopped waits for its host's processes, and Kafka",
+    )
+    remember_s: int = Field(
+        default=3_600,
+        ge=1,
+        description="how long the sidecar knows whose a finished request was, for late parts",
+    )
     simulate_workers: int = Field(
         default=0, ge=0, le=256, description="processes that simulate replicas; 0: two per core"
+    )
+    door_keys_file: Path = Field(
+        default=Path(".rentroll/inference/door-keys.json"), description="the snapshot of API keys"
+    )
+    door_keys_check_ms: int = Field(
+        default=500, ge=10, le=10_000, description="how often the snapshot is looked at"
+    )
+    door_keys_max_age_s: int = Field(
+        default=3_600, ge=1, le=604_800, description="an older snapshot admits nobody"
+    )
+    door_max_body_bytes: int = Field(
+        default=32 * MIB, ge=1_024, description="a longer request body is refused"
+    )
+    door_body_timeout_s: int = Field(
+        default=60, ge=1, le=3_600, description="a request body that takes longer is refused"
+    )
+    door_api_workers: int = Field(
+        default=1,
+        ge=1,
+        le=1_024,
+        description="processes that share the rate limits; each grants its part of them",
+    )
+    door_priority_scheduling: bool = Field(
+        default=False,
+        description="the engine schedules by priority; otherwise no tier is above standard",
+    )
+    door_share_prefix_cache: bool = Field(
+        default=False, description="one prefix cache for all tenants, who can then time each other"
+    )
+    door_backlog_records: int = Field(
+        default=10_000,
+        ge=1,
+        le=1_000_000,
+        description="records kept in memory while the spool cannot be written",
     )

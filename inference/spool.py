@@ -28,6 +28,8 @@ SEGMENT_SUFFIX = ".spool"
 _HEADER_BYTES = 18
 _READ_BYTES = 1 << 20
 _LOSS_ROOM_BYTES = 4_096
+_ONE_PER_REQUEST = ("request.finished", "door.open")
+"""Kinds of which each request has exactly one: the door's opening, or the simulator's event."""
 
 
 def encode_frame(record: Record) -> bytes:
@@ -73,7 +75,7 @@ class _Lost:
         times = [uuid7_unix_ms(record.id) for record in records]
         self.first_ms = min([*times, self.first_ms] if self.first_ms else times)
         self.last_ms = max([*times, self.last_ms])
-        self.requests += sum(record.kind == "request.finished" for record in records)
+        self.requests += sum(record.kind in _ONE_PER_REQUEST for record in records)
 
 
 def segment_path(folder: Path, number: int) -> Path:

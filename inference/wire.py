@@ -182,7 +182,14 @@ def part_of(engine: str, part: FinishedPart) -> PartWire:
     return PartWire(engine, ordinal, gpu_ns, *tokens)
 
 
-def interval_record(event_id: str, labels: EngineLabels, interval: Interval) -> Record:
+def interval_record(
+    event_id: str,
+    labels: EngineLabels,
+    interval: Interval,
+    *,
+    unaccounted_ns: int = 0,
+    synthesized: bool = False,
+) -> Record:
     """An interval of the meter on its way to the outbox, which adds the signed range."""
     data = IntervalWire(
         engine=labels.engine,
@@ -201,7 +208,7 @@ def interval_record(event_id: str, labels: EngineLabels, interval: Interval) -> 
         startup_ns=interval.startup_ns,
         open_step_start_ns=interval.open_step_start_ns,
         open_step_end_ns=interval.open_step_end_ns,
-        unaccounted_ns=0,
+        unaccounted_ns=unaccounted_ns,
         in_flight_start_ns=interval.in_flight_start_ns,
         in_flight_end_ns=interval.in_flight_end_ns,
         ordinal_start=interval.ordinal_start,
@@ -211,7 +218,7 @@ def interval_record(event_id: str, labels: EngineLabels, interval: Interval) -> 
         running_requests=interval.running_requests,
         waiting_requests=interval.waiting_requests,
         oldest_open_at=format_time(interval.oldest_open_ms),
-        synthesized=False,
+        synthesized=synthesized,
     )
     return Record("engine.interval", event_id, THE_SOURCE, to_json(data))
 

@@ -22,6 +22,7 @@ def rentroll() -> None:
 COMMAND_MODULES = (
     "rentroll.stack_commands",
     "rentroll.migrate_commands",
+    "rentroll.key_commands",
     "rentroll.simulate_commands",
     "rentroll.stream_commands",
     "rentroll.close_commands",

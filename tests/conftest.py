@@ -9,7 +9,7 @@ from hypothesis import settings
 pytest_plugins = ["tests.support.fixtures", "tests.support.store_fixtures"]
 
 TESTS = Path(__file__).parent
-WITH_SERVERS = {"integration", "e2e", "chaos"}
+WITH_SERVERS = {"integration", "e2e", "chaos", "engine"}
 MARKED = WITH_SERVERS | {"contract"}
 
 settings.register_profile("default", deadline=None, max_examples=100)

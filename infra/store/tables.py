@@ -159,3 +159,41 @@ stripe_calls = Table(
 
 `invoice_id` names the job: an invoice, or `customer:<tenant>`.
 """
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", String(32), primary_key=True),
+    Column("secret_hash", String(64), nullable=False, unique=True),
+    Column("tenant", String(128), nullable=False, index=True),
+    Column("project", String(128), nullable=False),
+    Column("label", String(256), nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("service_tiers", Text, nullable=False),
+    Column("requests_per_minute", Integer),
+    Column("created_by", String(128), nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger),
+    Column("revoked_at_ms", BigInteger),
+    Column("revoked_by", String(128)),
+    Column("revoke_reason", Text),
+    CheckConstraint("requests_per_minute >= 1", name="requests_per_minute"),
+    CheckConstraint("expires_at_ms > created_at_ms", name="expires_at_ms"),
+    CheckConstraint("(revoked_at_ms IS NULL) = (revoked_by IS NULL)", name="revoked_by"),
+)
+"""A row is never deleted, and changes once: when its key is revoked. No secret is in it."""
+
+tenant_access = Table(
+    "tenant_access",
+    metadata,
+    Column("tenant", String(128), primary_key=True),
+    Column("tenant_key", String(64), nullable=False),
+    Column("suspended_at_ms", BigInteger),
+    Column("suspended_by", String(128)),
+    Column("suspend_reason", Text),
+    CheckConstraint("(suspended_at_ms IS NULL) = (suspended_by IS NULL)", name="suspended_by"),
+)
+"""Whether a tenant is served, and the key of its cache salt and of its end users' pseudonyms.
+
+Replace `tenant_key`, and what pseudonyms stood for can no longer be found out.
+"""

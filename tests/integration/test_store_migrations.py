@@ -14,6 +14,8 @@ from infra.store.migrate import current, downgrade, pending, upgrade
 from infra.store.tables import metadata
 from schemas.errors import MigrationError, ServerError
 
+NEWEST = "0002"
+
 
 def test_migrated_store_is_the_declared_one(store: Engine) -> None:
     with store.connect() as connection:
@@ -43,7 +45,7 @@ def test_upgrade_of_an_empty_database_goes_to_the_newest_revision(blank_store_ur
 def test_upgrade_twice_changes_nothing(blank_store_url: str) -> None:
     upgrade(blank_store_url)
     upgrade(blank_store_url)
-    assert current(blank_store_url) == "0001"
+    assert current(blank_store_url) == NEWEST
 
 
 def test_downgrade_leaves_nothing_and_can_be_undone(blank_store_url: str) -> None:
@@ -53,7 +55,7 @@ def test_downgrade_leaves_nothing_and_can_be_undone(blank_store_url: str) -> Non
     assert inspect(store).get_table_names() == ["alembic_version"]
     store.dispose()
     upgrade(blank_store_url)
-    assert current(blank_store_url) == "0001"
+    assert current(blank_store_url) == NEWEST
 
 
 def test_two_processes_upgrade_at_once(blank_store_url: str) -> None:
@@ -62,7 +64,7 @@ def test_two_processes_upgrade_at_once(blank_store_url: str) -> None:
     runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     assert [run.communicate(timeout=60)[1] for run in runs] == ["", ""]
     assert [run.returncode for run in runs] == [0, 0]
-    assert current(blank_store_url) == "0001"
+    assert current(blank_store_url) == NEWEST
 
 
 def test_upgrade_works_from_any_folder_and_says_nothing(
@@ -90,12 +92,12 @@ def test_store_of_a_newer_version_is_refused(store: Engine, store_url: str) -> N
                 step(store_url)
     finally:
         with store.begin() as connection:
-            connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+            connection.execute(text(f"UPDATE alembic_version SET version_num = '{NEWEST}'"))
 
 
 def test_look_at_a_missing_sqlite_file_does_not_create_it(tmp_path: Path) -> None:
     path = tmp_path / "none.db"
-    assert len(pending(f"sqlite:///{path}")) == 1
+    assert len(pending(f"sqlite:///{path}")) == int(NEWEST)
     assert not path.exists()
 
 

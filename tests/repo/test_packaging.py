@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.source import PACKAGES, ROOT, files_below, show
 
-LOCKS = ("requirements.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-dev.lock", "inference/vllm_cpu.lock")
 UV = ROOT / ".venv/bin/uv"
 
 

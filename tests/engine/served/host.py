@@ -1,0 +1,170 @@
+"""A host that serves a tiny model with stock vLLM, metered: server, spools, and its sidecar."""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import requests
+
+from inference.door_keys import write_snapshot
+from inference.engine_records import EngineBoot
+from inference.settings import InferenceSettings
+from inference.sidecar import FOLDER_OF, Sidecar, merge_until
+from inference.spool import Damage, Position, read_spool
+from inference.vllm_environment import build_site, ensure_environment, python_of
+from schemas.clock import SystemClock
+from schemas.units import NS_PER_MS
+from tests.support.doors import bearer, door_key, snapshot
+from tests.support.source import ROOT
+
+READY_S = 300
+MODEL = "tiny"
+OPTIONS = (
+    "--served-model-name tiny --load-format dummy --enforce-eager --dtype float32"
+    " --max-model-len 1024 --host 127.0.0.1 --disable-uvicorn-access-log"
+    # Without it vLLM kills its engine on SIGTERM, which is then a death with time unaccounted for.
+    " --shutdown-timeout 20"
+    " --scheduler-cls inference.vllm_scheduler.MeteredScheduler"
+    " --middleware inference.middleware.RentrollMiddleware"
+)
+QUIET = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "TORCHDYNAMO_DISABLE": "1",
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class ServedHost:
+    """One life of a server on a host of its own; its sidecar merges in a thread of the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = InferenceSettings.model_validate(
+            {
+                "host_folder": folder / "host",
+                "door_keys_file": folder / "keys.json",
+                "interval_s": 1,
+                "mark_ms": 200,
+                "late_parts_ms": 500,
+                "spool_fsync": "never",
+            }
+        )
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.log = folder / "server.log"
+        keys = [door_key(1), door_key(2, tenant="bolt", project="search")]
+        now_ms = SystemClock().now_ns() // NS_PER_MS
+        write_snapshot(self.settings.door_keys_file, snapshot(keys, at_ms=now_ms))
+        self._process = self._start(folder)
+        self._stop = threading.Event()
+        self._drained = False
+        self._merging = threading.Thread(target=self._merge)
+        self._merging.start()
+
+    def wait_ready(self) -> None:
+        """Until a request through the door is answered."""
+        deadline_s = time.monotonic() + READY_S
+        while time.monotonic() < deadline_s:
+            if self._process.poll() is not None:
+                break
+            try:
+                if self.post("v1/completions", prompt="hello", max_tokens=1).ok:
+                    return
+            except requests.ConnectionError:
+                time.sleep(0.5)
+        raise AssertionError(self.log.read_text()[-6_000:])
+
+    def post(self, endpoint: str, *, key: int = 1, **body: Any) -> requests.Response:
+        """A request of one tenant, streamed if the body says so."""
+        return requests.post(
+            f"{self.url}/{endpoint}",
+            json={"model": MODEL, **body},
+            headers={"Authorization": bearer(key), "X-Request-Id": "the client's own"},
+            stream=bool(body.get("stream")),
+            timeout=(5, body.pop("_timeout", 120)),
+        )
+
+    def engine_pids(self) -> list[int]:
+        """Of the engines that live, by what they wrote when they booted."""
+        pids = []
+        for spool in (self.settings.host_folder / FOLDER_OF["engine"]).iterdir():
+            found, _ = read_spool(spool, Position(0, 0), 1)
+            if found and not isinstance(found[0], Damage) and found[0].kind == "engine.boot":
+                pids.append(msgspec.json.decode(found[0].data, type=EngineBoot).pid)
+        return pids
+
+    def kill(self, *, engine: bool, server: bool) -> None:
+        """kill -9."""
+        pids = self.engine_pids()
+        if server:
+            self._process.kill()
+        for pid in pids if engine else []:
+            os.kill(pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """SIGTERM; then nothing of the server is left, and the sidecar has closed its source."""
+        pids = self.engine_pids()
+        self._process.terminate()
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        deadline_s = time.monotonic() + 10
+        for pid in pids:
+            while _lives(pid) and time.monotonic() < deadline_s:
+                time.sleep(0.1)
+            if _lives(pid):
+                os.kill(pid, signal.SIGKILL)
+        self._stop.set()
+        self._merging.join()
+        assert self._drained
+
+    def _merge(self) -> None:
+        sidecar = Sidecar(self.settings, SystemClock())
+        self._drained = merge_until(sidecar, self._stop, drain_s=60)
+        if self._drained:
+            sidecar.close_source()
+        sidecar.close()
+
+    def _start(self, folder: Path) -> subprocess.Popen[bytes]:
+        python = python_of(ensure_environment(self.settings, lambda _: None))
+        site = build_site(folder / "site")
+        model = folder / "model"
+        model.mkdir()
+        script = (
+            "import sys; from pathlib import Path; from tests.engine.tiny_llama import"
+            " write_tiny_llama; write_tiny_llama(Path(sys.argv[1]))"
+        )
+        environment = os.environ | QUIET | {"PYTHONPATH": f"{site}"}
+        write = environment | {"PYTHONPATH": f"{ROOT}"}
+        subprocess.run([python, "-c", script, str(model)], env=write, check=True)
+        for name in self.settings.model_fields_set:
+            value = getattr(self.settings, name)
+            environment[f"RENTROLL_INFERENCE_{name.upper()}"] = str(value)
+        port = self.url.rsplit(":", 1)[1]
+        command = [str(python), "-m", "vllm.entrypoints.cli.main", "serve", str(model)]
+        command += ["--port", port, *OPTIONS.split()]
+        with self.log.open("wb") as log:
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

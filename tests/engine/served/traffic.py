@@ -1,0 +1,178 @@
+"""Mixed traffic of several tenants, and what each client counted."""
+
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import requests
+
+from tests.engine.served.host import ServedHost
+
+SENTENCE = "hello world the quick brown fox billing metering tokens gpu seconds"
+WORDS = SENTENCE.split()
+LONG = " ".join(WORDS * 12)
+CHAT, COMPLETIONS, RESPONSES = "v1/chat/completions", "v1/completions", "v1/responses"
+
+
+@dataclass
+class Seen:
+    """One request as its client saw it; `request` is the minted id, if one was told."""
+
+    kind: str
+    tenant: str
+    status: int = 0
+    request: str = ""
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    token_ids: int | None = None
+    cut: bool = False
+    broken: str = ""
+
+
+@dataclass
+class Traffic:
+    """Seeded requests on a host."""
+
+    host: ServedHost
+    seed: int
+    seen: list[Seen] = field(default_factory=list)
+
+    def run(self, requests_total: int, *, threads: int = 8) -> list[Seen]:
+        """All of them, several at a time."""
+        with ThreadPoolExecutor(threads) as pool:
+            self.seen = list(pool.map(self._one, range(requests_total)))
+        return self.seen
+
+    def _one(self, number: int) -> Seen:
+        dice = random.Random(self.seed * 1_000_003 + number)
+        kind, send = KINDS[number % len(KINDS)]
+        key = 1 + number % 2
+        seen = Seen(kind, "acme" if key == 1 else "bolt")
+        try:
+            send(self.host, dice, key, seen)
+        except requests.ReadTimeout:
+            seen.cut = True
+        except requests.RequestException as error:
+            seen.broken = repr(error)
+        return seen
+
+
+def _words(dice: random.Random, count: int) -> str:
+    return " ".join(dice.choice(WORDS) for _ in range(count))
+
+
+def _completion(dice: random.Random, **changes: Any) -> dict[str, Any]:
+    body = {"prompt": _words(dice, dice.randint(1, 40)), "max_tokens": dice.randint(1, 40)}
+    return body | {"ignore_eos": True, "return_token_ids": True} | changes
+
+
+def _chat(dice: random.Random, **changes: Any) -> dict[str, Any]:
+    body = _completion(dice)
+    return body | {"messages": [{"role": "user", "content": body.pop("prompt")}]} | changes
+
+
+def _whole(host: ServedHost, key: int, seen: Seen, endpoint: str, body: dict[str, Any]) -> None:
+    answer = host.post(endpoint, key=key, **body)
+    _head(answer, seen)
+    content = msgspec.json.decode(answer.content)
+    if not isinstance(content, dict):
+        return
+    _usage(content, seen)
+    for choice in content.get("choices") or []:
+        if choice.get("token_ids"):
+            seen.token_ids = (seen.token_ids or 0) + len(choice["token_ids"])
+
+
+def _stream(
+    host: ServedHost, key: int, seen: Seen, endpoint: str, body: dict[str, Any], cut: int = 0
+) -> None:
+    answer = host.post(endpoint, key=key, stream=True, **body)
+    _head(answer, seen)
+    chunks = 0
+    for line in answer.iter_lines():
+        if not line.startswith(b"data: {"):
+            continue
+        content = msgspec.json.decode(line[6:])
+        _usage(content, seen)
+        for choice in content.get("choices") or []:
+            if choice.get("token_ids"):
+                seen.token_ids = (seen.token_ids or 0) + len(choice["token_ids"])
+        chunks += 1
+        if cut and chunks >= cut:
+            seen.cut = True
+            answer.close()
+            return
+
+
+def _head(answer: requests.Response, seen: Seen) -> None:
+    seen.status = answer.status_code
+    seen.request = answer.headers.get("X-Request-Id", "")
+
+
+def _usage(content: dict[str, Any], seen: Seen) -> None:
+    usage = content.get("usage") or (content.get("response") or {}).get("usage")
+    if usage:
+        seen.input_tokens = usage.get("prompt_tokens", usage.get("input_tokens"))
+        seen.output_tokens = usage.get("completion_tokens", usage.get("output_tokens"))
+
+
+Send = Callable[[ServedHost, random.Random, int, Seen], None]
+WITH_USAGE = {"stream_options": {"include_usage": True}}
+KINDS: list[tuple[str, Send]] = [
+    ("completion", lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d))),
+    ("chat", lambda h, d, k, s: _whole(h, k, s, CHAT, _chat(d))),
+    ("stream", lambda h, d, k, s: _stream(h, k, s, COMPLETIONS, _completion(d))),
+    ("stream usage", lambda h, d, k, s: _stream(h, k, s, CHAT, _chat(d, **WITH_USAGE))),
+    (
+        "stream cut",
+        lambda h, d, k, s: _stream(
+            h, k, s, COMPLETIONS, _completion(d, max_tokens=400), cut=d.randint(1, 15)
+        ),
+    ),
+    (
+        "chat cut",
+        lambda h, d, k, s: _stream(h, k, s, CHAT, _chat(d, max_tokens=400), cut=d.randint(1, 15)),
+    ),
+    (
+        "gone",
+        lambda h, d, k, s: _whole(
+            h, k, s, COMPLETIONS, _completion(d, max_tokens=900, _timeout=0.7)
+        ),
+    ),
+    ("prefix", lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d, prompt=LONG))),
+    ("three samples", lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d, n=3))),
+    (
+        "two prompts",
+        lambda h, d, k, s: _whole(
+            h, k, s, COMPLETIONS, _completion(d, prompt=[_words(d, 5), _words(d, 20)])
+        ),
+    ),
+    (
+        "stop string",
+        lambda h, d, k, s: _whole(
+            h, k, s, COMPLETIONS, _completion(d, max_tokens=300, stop=["e", "o", "a"])
+        ),
+    ),
+    ("bad number", lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d, max_tokens=-3))),
+    ("no such model", lambda h, d, k, s: _whole(h, k, s, CHAT, _chat(d, model="nope"))),
+    (
+        "too long",
+        lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d, prompt=_words(d, 3_000))),
+    ),
+    (
+        "responses",
+        lambda h, d, k, s: _whole(
+            h, k, s, RESPONSES, {"input": _words(d, 10), "max_output_tokens": d.randint(5, 30)}
+        ),
+    ),
+    (
+        "responses stream",
+        lambda h, d, k, s: _stream(
+            h, k, s, RESPONSES, {"input": _words(d, 10), "max_output_tokens": d.randint(5, 30)}
+        ),
+    ),
+    ("two chats", lambda h, d, k, s: _stream(h, k, s, CHAT, _chat(d, n=2))),
+]
