@@ -189,15 +189,23 @@ class Spool:
         return Record("usage.lost", uuid7(lost.first_ms, entropy), THE_SOURCE, to_json(data))
 
     def _roll(self) -> None:
+        """Begin a segment, which gets its name once it is locked, while the last one still is.
+
+        A reader that looks in between finds a lock on the newest segment at any instant, and
+        never takes a living writer for dead.
+        """
+        number = self._number + 1
+        path = segment_path(self._folder, number)
+        nameless = path.with_suffix(".new")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC | os.O_CLOEXEC
+        descriptor = os.open(nameless, flags, 0o640)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        nameless.rename(path)
         if self._descriptor >= 0:
             self._retired.append(self._descriptor)
-            if self._settings.spool_fsync != "interval":
-                self._sync_retired()
-        self._number += 1
-        path = segment_path(self._folder, self._number)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._descriptor = os.open(path, flags, 0o640)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._descriptor, self._number = descriptor, number
+        if self._settings.spool_fsync != "interval":
+            self._sync_retired()
         self._size = 0
         self._used = sum(
             segment_path(self._folder, number).stat().st_size

@@ -155,7 +155,9 @@ class LocalKafka:
         java, jars = find_java(), fetch_jars(self.jars or default_cache())
         properties = self.write_files()
         if not (self.log_dir / FORMATTED).exists():
-            arguments = ("format", "--standalone", "-t", self.cluster_id, "-c", str(properties))
+            # One word: an id may begin with a dash, which Kafka would take for an option.
+            identity = f"--cluster-id={self.cluster_id}"
+            arguments = ("format", "--standalone", identity, "-c", str(properties))
             command = self.java_command(java, jars, SHORT_LIVED, STORAGE_TOOL, *arguments)
             done = subprocess.run(guarded(command), capture_output=True, text=True, check=False)  # noqa: S603
             if done.returncode != 0:

@@ -3,6 +3,7 @@
 import socket
 import subprocess
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from kafka.admin import KafkaAdminClient
 
 from infra.kafka.class_archive import archive_of, archive_options
 from infra.kafka.jars import fetch_jars, find_java
+from infra.kafka.local import LocalKafka
 from infra.kafka.probe import cluster_of, serves
 from infra.kafka.topics import ensure_topics
 from schemas.errors import ServerError
@@ -77,6 +79,14 @@ def test_broker_keeps_its_topics_when_both_its_ports_change(tmp_path: Path) -> N
         assert {before.port, before.controller_port}.isdisjoint({after.port, after.controller_port})
         assert after.cluster_id == before.cluster_id
         assert partitions(f"127.0.0.1:{after.port}", topic.name) == 4
+
+
+def test_folder_whose_cluster_id_begins_with_a_dash_can_be_formatted(tmp_path: Path) -> None:
+    folders = (tmp_path / str(number) for number in count())
+    folder = next(one for one in folders if LocalKafka(one, 1, 2).cluster_id.startswith("-"))
+    folder.mkdir()
+    with local_kafka(folder) as broker:
+        assert serves(f"127.0.0.1:{broker.port}")
 
 
 def test_whole_class_archive_is_adopted_and_half_of_one_is_thrown_away(tmp_path: Path) -> None:
