@@ -1,4 +1,4 @@
-"""`rentroll serve-model` with stock vLLM: asked to stop, and each process killed; nobody is left."""
+"""`rentroll serve-model` with stock vLLM: asked to stop, and each process killed; nobody stays."""
 
 import os
 import signal

@@ -41,7 +41,7 @@ def run(tmp_path: Path, kafka_bootstrap: str) -> Iterator[ServeRun]:
 
 
 def ready(run: ServeRun, *options: str) -> list[ProcessMark]:
-    """Start, and every process of the run: wardens, sidecar, vLLM, its engine, one that is apart."""
+    """Start; every process of the run: wardens, sidecar, vLLM, its engine, one that is apart."""
     run.start(str(run.folder), *options)
     run.wait_ready()
     pids = [int(word) for word in (run.folder / "pids").read_text().split()]
