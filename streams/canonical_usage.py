@@ -96,8 +96,8 @@ def split(values: Sequence[bytes]) -> tuple[Members, list[int]]:
         pyarrow.ArrowInvalid: The same.
     """
     joined = b"\n".join(values)
-    # A mark of the byte order at the start would be skipped; an escape may hide a quote.
-    if joined[:1] != b"{" or b"\\" in joined or b"\r" in joined:
+    # Every text of the contract is ASCII; an escape may hide a quote, a return would end a line.
+    if not joined.isascii() or b"\\" in joined or b"\r" in joined:
         raise Unsure
     if joined.count(b"\n") != len(values) - 1:
         raise Unsure
