@@ -5,7 +5,7 @@ Per partition, one range `[start, end)` after the other: commit `start` with the
 broker's yes; insert each table's rows under one token, again and again until it is taken; the
 next promise confirms it. The same promise, found by a restart or a new owner, is kept first.
 
-Decoding runs beside inserts, in one thread of its own. Nothing here knows Faust: whoever brings
+Decoding runs beside inserts, in threads of its own. Nothing here knows Faust: whoever brings
 record batches and a group can drive it.
 """
 
@@ -101,7 +101,7 @@ class Sink:
         self._writing: dict[Place, asyncio.Task[None]] = {}
         self._opening = asyncio.Lock()
         self._moved = asyncio.Condition()
-        self._decoder = ThreadPoolExecutor(1, "decode")
+        self._decoder = ThreadPoolExecutor(settings.ingest_decode_threads, "decode")
         self._inserter = ThreadPoolExecutor(settings.ingest_parallel_inserts, "insert")
 
     async def take(self, batch: RecordBatch, generation: int) -> None:
