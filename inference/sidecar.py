@@ -46,6 +46,7 @@ class Sidecar:
     Attributes:
         identity: Who the host speaks as; its public key must be registered in the billing store.
         folder: Of the outbox.
+        merged_ms: When the last round began that read everything there was, Unix time; 0 if none.
 
     Raises:
         SpoolError: If another sidecar serves this host, or the disk fails.
@@ -61,6 +62,7 @@ class Sidecar:
         self._spools = self._store.load(self._merge)
         self._suspects: set[str] = set()
         self._forgot_ms = clock.now_ns() // NS_PER_MS
+        self.merged_ms = 0
 
     @property
     def open_requests(self) -> int:
@@ -102,6 +104,7 @@ class Sidecar:
                 whole = whole and complete
         if whole:
             self._merge.settle()
+            self.merged_ms = now_ms
         events, changed = self._merge.take()
         if read or events or lost or moved or changed.requests or changed.doors:
             self._outbox.take(
