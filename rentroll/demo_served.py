@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import requests
-from inference.serve import Serving, serving_model
 from sqlalchemy import Engine
 
 from inference.demo_model import MODEL_NAME, ensure_model
 from inference.emitted_totals import EmittedTotals, emitted_totals
 from inference.host_source import outboxes_of
+from inference.serve import Serving, serving_model
 from inference.settings import InferenceSettings
 from inference.vllm_environment import ensure_environment
 from infra.api_keys import KeyTerms, Scope

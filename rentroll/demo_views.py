@@ -19,6 +19,9 @@ TITLES = {
     "gpu_ns": "GPU-ns",
 }
 SIDE_TITLES = {"clients": "the clients", "engine": "the engine"}
+CANNOT_KNOW = """\
+cannot know: clients, what was computed after they cut a stream; the engine,
+what never reached it, and what it computed for clients who had gone"""
 HIDDEN_AT_ZERO = frozenset({"input_cache_write_tokens", "output_reasoning_tokens"})
 """Kinds of tokens that few engines have: shown where any stage counted one."""
 
@@ -99,12 +102,7 @@ def _show_served(console: Console, served: ServedReport, currency: str) -> None:
     endings = ", ".join(f"{count} {ending}" for ending, count in sorted(served.endings.items()))
     console.print(f"[bold]{served.model}[/], served by vLLM: {endings}", highlight=False)
     console.print(served_table(served, currency))
-    console.print(
-        "[dim]Clients cannot know what was computed after they cut a stream, vLLM not what never"
-        " reached it\nor what it computed for clients who had gone; both are bounded by single"
-        " requests.[/]",
-        highlight=False,
-    )
+    console.print(CANNOT_KNOW, style="dim", highlight=False)
     _list(console, "requests of which client and ledger differ", served.disagreements)
     console.print("\n[bold]trace and model together[/]")
 
