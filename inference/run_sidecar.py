@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from inference.key_export import export_keys
 from inference.outbox import OutboxReader, SourceIdentity
+from inference.publisher import PublishedCounts
 from inference.settings import InferenceSettings
 from inference.sidecar import Sidecar, merge_until, publish_while
 from inference.sidecar_status import SidecarStatus, State, write_status
@@ -62,16 +63,17 @@ def run_sidecar(
     drained = False
     merged = threading.Event()
     left: list[int] = []
+    counts = PublishedCounts()
     try:
         on_opened(sidecar.identity)
         publishing = threading.Thread(
             target=lambda: left.append(
-                publish_while(settings, bootstrap, merged, drain_s=settings.drain_s)
+                publish_while(settings, bootstrap, merged, drain_s=settings.drain_s, counts=counts)
             ),
             name="publish",
         )
         publishing.start()
-        told = _Told(sidecar, settings, clock)
+        told = _Told(sidecar, settings, clock, counts)
         try:
             with _telling(told, stop):
                 drained = merge_until(sidecar, stop, drain_s=settings.drain_s)
@@ -153,8 +155,15 @@ def keys_kept_fresh(settings: InferenceSettings, store_url: str, clock: Clock) -
 class _Told:
     """Writes the sidecar's status; `tell` is called by one thread at a time."""
 
-    def __init__(self, sidecar: Sidecar, settings: InferenceSettings, clock: Clock) -> None:
+    def __init__(
+        self,
+        sidecar: Sidecar,
+        settings: InferenceSettings,
+        clock: Clock,
+        counts: PublishedCounts,
+    ) -> None:
         self._sidecar = sidecar
+        self._counts = counts
         self._settings = settings
         self._clock = clock
 
@@ -173,6 +182,10 @@ class _Told:
             events=sidecar.events,
             unpublished_events=unpublished,
             outbox_bytes=size_bytes,
+            outbox_max_bytes=self._settings.outbox_max_bytes,
+            rebuilds=self._counts.rebuilds,
+            resent=self._counts.resent,
+            engines=sidecar.engines,
             open_requests=sidecar.open_requests,
             living_writers=sidecar.living,
             merged_unix_ms=sidecar.merged_ms,

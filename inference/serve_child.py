@@ -58,16 +58,21 @@ class Child:
         if anew and self.log.exists():
             self.log.replace(self.log.with_name(f"{self.log.name}.previous"))
         warden = [sys.executable, "-P", "-m", "inference.serve_warden", str(os.getpid())]
-        with self.log.open("ab") as log:
-            self._warden = subprocess.Popen(  # noqa: S603 - our own command, no shell
-                [*warden, str(self._grace_s), str(self._orphan_grace_s), *command],
-                env=dict(environment),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                # Ctrl-C in a terminal goes to the whole group: only the supervisor may act on it.
-                start_new_session=True,
-            )
+        self.close()
+        self.pid = 0
+        try:
+            with self.log.open("ab") as log:
+                self._warden = subprocess.Popen(  # noqa: S603 - our own command, no shell
+                    [*warden, str(self._grace_s), str(self._orphan_grace_s), *command],
+                    env=dict(environment),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    # Ctrl-C in a terminal goes to the whole group; only the supervisor acts on it.
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise ServerError(f"{self.name} does not start: {error}") from error
         told = self._warden.stdout
         line = told.readline() if told is not None else b""
         if not line.strip().isdigit():

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from inference.serve_child import Child, Run, RunFile
 from inference.serve_command import ServeCommand
 from inference.sidecar_status import STATUS_FILE, SidecarStatus, read_status
-from infra.ports import is_free
+from infra.ports import LOOPBACK, is_free
 from infra.process_mark import mark
 from schemas.errors import PortBusyError, ServerError, ServerStartError
 
@@ -130,13 +130,14 @@ class Supervisor:
         """
         self._run_file.take()
         port = self._plan.serve.port
-        if not is_free(port):
+        if urlsplit(self._plan.serve.base_url).hostname == LOOPBACK and not is_free(port):
             raise PortBusyError(f"port {port} is in use: stop what listens there, or name another")
         self._say("starting the sidecar")
         self._start_sidecar(anew=True)
         self._source = self._await_sidecar().source
         self._say(f"starting vLLM; it writes to {self.vllm.log}")
         self.vllm.start(self._plan.serve.command, self._plan.vllm_environment, anew=True)
+        self._record(force=True)
         self._await_health()
         self._record(force=True)
 
@@ -219,7 +220,7 @@ class Supervisor:
         now_s = time.monotonic()
         if self._due_s is not None:
             if now_s >= self._due_s:
-                self._start_sidecar(anew=False)
+                self._start_again()
             return
         ended = self.sidecar.ended()
         if ended is None:
@@ -230,6 +231,13 @@ class Supervisor:
         self._say(self.sidecar.why(again))
         self._due_s = now_s + self._back_off_s
         self._back_off_s = min(2 * self._back_off_s, _BACK_OFF_S[1])
+
+    def _start_again(self) -> None:
+        try:
+            self._start_sidecar(anew=False)
+        except ServerError as error:
+            # Such as no memory for one more process: it shows as ended, and is tried again later.
+            self._say(str(error))
 
     def _end_vllm(self) -> None:
         if self.vllm.ended() is not None:
@@ -259,7 +267,7 @@ class Supervisor:
                 self._start_sidecar(anew=False)
             # Its signal handlers are there once it has said something.
             self._await_first_word()
-        except ServerStartError as error:
+        except ServerError as error:
             self._say(str(error))
             return False
         self.sidecar.ask()

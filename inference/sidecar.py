@@ -17,8 +17,9 @@ from inference.emitted_totals import add_emitted
 from inference.host_source import lock_host, open_source, outboxes_of
 from inference.merge import Changed, Kind, Merge
 from inference.merge_store import MergeStore, SpoolState
-from inference.publisher import Publisher
+from inference.publisher import PublishedCounts, Publisher
 from inference.settings import InferenceSettings
+from inference.sidecar_status import EngineStatus
 from inference.spool import (
     Damage,
     read_spool,
@@ -73,6 +74,21 @@ class Sidecar:
     def living(self) -> int:
         """Engines and doors that have not ended."""
         return len(self._merge.engines) + len(self._merge.doors)
+
+    @property
+    def engines(self) -> tuple[EngineStatus, ...]:
+        """What the living engines last said of their own metering; safe from another thread."""
+        return tuple(
+            EngineStatus(
+                engine=state.boot.engine,
+                model=state.boot.model,
+                faults=state.mark.faults,
+                fault=state.mark.fault,
+                unwritten=state.mark.unwritten,
+            )
+            for state in list(self._merge.engines.values())
+            if state.mark is not None
+        )
 
     @property
     def events(self) -> int:
@@ -235,16 +251,24 @@ class Sidecar:
 
 
 def publish_while(
-    settings: InferenceSettings, bootstrap: str, stop: threading.Event, *, drain_s: float
+    settings: InferenceSettings,
+    bootstrap: str,
+    stop: threading.Event,
+    *,
+    drain_s: float,
+    counts: PublishedCounts | None = None,
 ) -> int:
     """Publish the host's outboxes until told to stop, then for up to `drain_s` more.
 
-    A Kafka that is away is waited for: the events are safe in the outbox.
+    A Kafka that is away is waited for: the events are safe in the outbox. What was published is
+    counted in `counts`, where another thread may look at it.
 
     Returns:
         Events that Kafka has not acknowledged; they stay in their outboxes.
     """
     publisher = Publisher(outboxes_of(settings), bootstrap, settings)
+    if counts is not None:
+        publisher.counts = counts
     deadline_s: float | None = None
     try:
         while deadline_s is None or time.monotonic() < deadline_s:

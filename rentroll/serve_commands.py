@@ -49,7 +49,9 @@ def serve_model(
 
     supervisor = Supervisor(plan, say)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: supervisor.ask_to_stop())
+        # `nohup`, and shells for their background jobs, ask for these not to be heard.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: supervisor.ask_to_stop())
     raise typer.Exit(_serve(console, supervisor, plan))
 
 

@@ -25,6 +25,12 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 30) ->
         time.sleep(0.05)
 
 
+def _hear_signals() -> None:
+    """As from a terminal, also where the tests run in the background and ignore these."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @dataclass
 class ServeRun:
     """One run; `environment` is added to the command's own."""
@@ -67,6 +73,7 @@ class ServeRun:
                 stdout=printed,
                 stderr=printed,
                 start_new_session=True,
+                preexec_fn=_hear_signals,  # noqa: PLW1509 - two calls into the kernel
             )
 
     def wait_ready(self, timeout_s: float = 60) -> None:

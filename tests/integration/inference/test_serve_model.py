@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from inference.door_keys import KeySnapshot
+from inference.serve import serving_model
+from inference.serve_supervisor import answers_health
+from inference.settings import InferenceSettings
 from infra.kafka.topics import ensure_topics
 from infra.process_mark import ProcessMark, mark
+from infra.settings import InfraSettings
 from infra.store.engine import open_store
 from infra.store.migrate import upgrade
 from infra.store.sources import registered_keys
@@ -169,6 +173,61 @@ def test_killed_vllm_ends_the_run_with_its_last_lines_and_a_closed_source(
     assert [one.pid for one in left] in ([], [apart] if whom == "its warden" else [])
     for one in left:
         one.kill()
+
+
+def settings_in(folder: Path) -> InferenceSettings:
+    return InferenceSettings.model_validate(
+        {"host_folder": folder / "host", "door_keys_file": folder / "keys.json", "drain_s": 20}
+    )
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_program_serves_a_model_and_learns_how_it_ended(
+    run: ServeRun, kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    monkeypatch.syspath_prepend(run.environment["PYTHONPATH"])
+    infra = InfraSettings(
+        kafka_bootstrap=kafka_bootstrap, store_url=run.environment["RENTROLL_STORE_URL"]
+    )
+    environment = {"PYTHONPATH": run.environment["PYTHONPATH"]}
+    with serving_model(
+        str(run.folder), settings=settings_in(run.folder), infra=infra, environment=environment
+    ) as serving:
+        assert answers_health(serving.base_url)
+        marks = run.marks()
+        if killed:
+            run.of("vLLM")[1].kill()
+            wait_for(lambda: bool(serving.failure()), "word of the death")
+        stopped = serving.stop()
+        assert stopped == serving.stop()
+    assert (stopped.source, stopped.closed) == (serving.source, True)
+    assert (stopped.events, stopped.unpublished) == (2, 0)
+    assert ("status 137" in stopped.failure) == killed
+    assert all_dead(marks)
+    assert closings(run, kafka_bootstrap, serving.source) == [2]
+
+
+def test_program_that_fails_while_it_serves_still_closes_the_source(
+    run: ServeRun, kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(run.environment["PYTHONPATH"])
+    infra = InfraSettings(
+        kafka_bootstrap=kafka_bootstrap, store_url=run.environment["RENTROLL_STORE_URL"]
+    )
+    environment = {"PYTHONPATH": run.environment["PYTHONPATH"]}
+    sources: list[str] = []
+
+    def fail_while_it_serves() -> None:
+        with serving_model(
+            str(run.folder), settings=settings_in(run.folder), infra=infra, environment=environment
+        ) as serving:
+            sources.append(serving.source)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_while_it_serves()
+    assert run.marks() == []
+    assert closings(run, kafka_bootstrap, sources[0]) == [2]
 
 
 def test_vllm_that_does_not_start_is_told_with_its_last_lines(run: ServeRun) -> None:
