@@ -38,8 +38,6 @@ OPTIONS = (
     *("--served-model-name", MODEL_NAME, "--max-model-len", "2048", "--max-num-seqs", "16"),
     # Kernels for float32 are in the wheel for every CPU; compiling others would take longer.
     *("--dtype", "float32", "--enforce-eager"),
-    # One engine process less, which would load PyTorch once more.
-    *("--distributed-executor-backend", "uni"),
     # So that clients are told how much of their prompt was cached, which is cheaper.
     "--enable-prompt-tokens-details",
 )
