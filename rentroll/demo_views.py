@@ -91,7 +91,7 @@ def show_report(console: Console, report: RunReport) -> None:
     _list(console, "dead letters", report.dead_letters)
     if report.why_no_model:
         console.print("[yellow]no model was served, the trace is billed alone:[/]")
-        console.print(f"  {report.why_no_model}", markup=False, highlight=False)
+        console.print(f"  {report.why_no_model}", markup=False, highlight=False, soft_wrap=True)
     if report.closes():
         console.print("[bold green]every identity closes to zero[/]")
     else:
