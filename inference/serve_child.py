@@ -24,12 +24,12 @@ RUN_FILE = "serve.json"
 LOCK_FILE = "serve.lock"
 _KILL_S = 10.0
 _POLL_S = 0.02
-_GROUP_FIELD = 2
+_PARENT_FIELD = 1
 """Of /proc/PID/stat, counted behind the `)` that ends the command name."""
 
 
 class Run(BaseModel):
-    """The run file: who serves, where, and every process of it that was seen."""
+    """The run file: who serves, where, and every process below its wardens that was seen."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -116,10 +116,10 @@ class Child:
                     pipe.close()
 
     def processes(self) -> tuple[ProcessMark, ...]:
-        """The warden, and everything in the command's process group, as it is now."""
+        """The warden and everything below it now, in whatever group; the command is the second."""
         if self._warden is None:
             return ()
-        pids = [self._warden.pid, *_members_of(self.pid)]
+        pids = _tree_of(self._warden.pid, self.pid)
         return tuple(one for one in map(mark, pids) if one is not None)
 
     def why(self, what: str) -> str:
@@ -201,18 +201,18 @@ def read_run(folder: Path) -> Run:
         return Run()
 
 
-def _members_of(group: int) -> list[int]:
-    """Pids of a process group; only its leader where there is no /proc."""
-    if not (PROC / "self").exists():
-        return [group]
-    found = []
+def _tree_of(warden: int, command: int) -> list[int]:
+    """Pids from the warden down, each before its children; these two where there is no /proc."""
+    children: dict[int, list[int]] = {}
     for entry in PROC.glob("[0-9]*"):
         try:
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[_GROUP_FIELD]) == group:
-            found.append(int(entry.name))
+        children.setdefault(int(fields[_PARENT_FIELD]), []).append(int(entry.name))
+    found = [warden, command]
+    for pid in found:
+        found += [child for child in sorted(children.get(pid, [])) if child not in found]
     return found
 
 

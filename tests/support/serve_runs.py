@@ -113,8 +113,9 @@ class ServeRun:
 
     def clean_up(self) -> None:
         """Nothing of a failed test stays."""
+        marks = self.marks()
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        for left in self.marks():
+        for left in marks:
             left.kill()
