@@ -10,10 +10,12 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from inference.emitted_totals import add_emitted
 from inference.host_source import lock_host, open_source, outboxes_of
-from inference.merge import Kind, Merge
+from inference.merge import Changed, Kind, Merge
 from inference.merge_store import MergeStore, SpoolState
 from inference.publisher import PublishedCounts, Publisher
 from inference.settings import InferenceSettings
@@ -124,12 +126,23 @@ class Sidecar:
             self._outbox.take(
                 [*lost, *events],
                 self._outbox.position,
-                also=lambda: self._store.save(self._merge, changed, moved, now_ms),
+                also=lambda: self._save(events, changed, moved, now_ms),
             )
             self._spools.update(moved)
             self._delete_what_was_read()
         self._forget(now_ms)
         return read
+
+    def _save(
+        self,
+        events: Sequence[Record],
+        changed: Changed,
+        moved: Mapping[str, SpoolState],
+        now_ms: int,
+    ) -> None:
+        """What belongs to a round's events, in their transaction."""
+        self._store.save(self._merge, changed, moved, now_ms)
+        add_emitted(self._outbox.connection, events)
 
     def close_source(self) -> None:
         """Say that nothing follows; only once all processes of the host have ended."""
