@@ -20,7 +20,7 @@ from inference.serve_command import ServeCommand
 from inference.sidecar_status import STATUS_FILE, SidecarStatus, read_status
 from infra.ports import LOOPBACK, is_free
 from infra.process_mark import mark
-from schemas.errors import PortBusyError, ServerError, ServerStartError
+from schemas.errors import PortBusyError, ServerError, ServerStartError, StoppedEarlyError
 
 SERVE_FOLDER = "serve"
 _POLL_S = 0.1
@@ -40,10 +40,6 @@ HURRY, GIVE_UP = 2, 3
 """How often one asks to stop, until vLLM is killed, and until the sidecar is."""
 OK = 200
 Say = Callable[[str], None]
-
-
-class StoppedEarlyError(ServerError):
-    """Somebody asked to stop before the model was served."""
 
 
 @dataclass(frozen=True, slots=True)

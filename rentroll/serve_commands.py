@@ -57,7 +57,7 @@ def serve_model(
 
 def _serve(console: "Console", supervisor: "Supervisor", plan: "ServePlan") -> int:
     """Exit status: 0 if it was stopped, and everything is published and closed."""
-    from inference.serve_supervisor import StoppedEarlyError
+    from schemas.errors import StoppedEarlyError
 
     early = False
     try:

@@ -16,6 +16,7 @@ RentrollError
   ServerError
     ServerStartError
     PortBusyError
+    StoppedEarlyError
   MigrationError
   SpoolError
     SpoolFullError
@@ -124,6 +125,12 @@ class PortBusyError(ServerError):
     """A port that was asked for by number belongs to another process."""
 
     code = "server.port_busy"
+
+
+class StoppedEarlyError(ServerError):
+    """Somebody asked a server to stop before it was ready."""
+
+    code = "server.stopped_early"
 
 
 class MigrationError(RentrollError):
