@@ -2,10 +2,11 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from inference.attribution import StepWork, attribution_model
+from inference.attribution import StepWork
+from inference.attribution_models import attribution_model
 from inference.engine_meter import EngineMeter
 from inference.simulate.assign import Owner, ServedModel
 from inference.simulate.catalogue import CATALOGUE, Hardware
@@ -47,28 +48,38 @@ class Mix:
     duration_s: int
     bursts: bool = False
 
+    def scaled(self, percent: int) -> "Mix":
+        """The same traffic for longer or shorter."""
+        return replace(self, duration_s=max(self.duration_s * percent // 100, 1))
+
 
 MIXES = (
     Mix(
         "everything",
         "llama-3.1-8b",
         (
-            (SHORT_CHAT, 600),
-            (LONG_CONTEXT, 30),
-            (HEAVY_PREFILL, 100),
-            (CACHED_PREFIX, 200),
-            (BATCH, 200),
+            (SHORT_CHAT, 400),
+            (LONG_CONTEXT, 16),
+            (HEAVY_PREFILL, 60),
+            (CACHED_PREFIX, 100),
+            (BATCH, 120),
         ),
         60,
     ),
     Mix(
         "chat with some long contexts",
         "llama-3.3-70b",
-        ((SHORT_CHAT, 500), (LONG_CONTEXT, 8), (CACHED_PREFIX, 60)),
+        ((SHORT_CHAT, 400), (LONG_CONTEXT, 5), (CACHED_PREFIX, 50)),
         60,
     ),
     Mix(
         "retrieval: prompts all day",
+        "llama-3.1-8b",
+        ((HEAVY_PREFILL, 320), (SHORT_CHAT, 240), (CACHED_PREFIX, 80)),
+        60,
+    ),
+    Mix(
+        "the same on an engine that cannot keep up",
         "llama-3.1-8b",
         ((HEAVY_PREFILL, 450), (SHORT_CHAT, 300), (CACHED_PREFIX, 100)),
         60,
@@ -76,7 +87,7 @@ MIXES = (
     Mix(
         "agents on cached prefixes",
         "llama-3.1-405b",
-        ((CACHED_PREFIX, 100), (LONG_CONTEXT, 3), (SHORT_CHAT, 100)),
+        ((CACHED_PREFIX, 80), (LONG_CONTEXT, 3), (SHORT_CHAT, 80)),
         60,
     ),
     Mix(

@@ -111,8 +111,7 @@ def _mixed(
         ]
     unpaid = rest * hidden
     return [
-        equal
-        + count * (whole * one + (unpaid * more // in_all if more > 0 else rest * more))
+        equal + count * (whole * one + (unpaid * more // in_all if more > 0 else rest * more))
         for one, more in zip(read, surplus, strict=True)
     ]
 
