@@ -24,8 +24,8 @@ its arithmetic and everyone pays `k_i`. That is the Shapley value itself, and th
                                         `theta = p*W + alpha*D`, by `min(s_i, theta)`
         of a step bound by reading      `k_i`, and of what the reading ones do not pay, by `s_i`
 
-Times are integers in units of 1/(bandwidth * peak) s, so nothing is rounded until the two quotients
-in the last lines, which are rounded down.
+Times are integers, of bytes where everyone pays `k_i`, else of 1/(bandwidth * peak) s. Rounded down
+are the bytes that could be read during the overhead, and the quotients of the calculating ones.
 
 `fixed_marginal.1` asked only what the whole step is bound by, so who decoded beside a large prompt
 paid for its arithmetic alone, though it made the prompt's owner wait no less than before: 11% below
@@ -56,30 +56,35 @@ class FixedMarginal2:
         del gpus, total_ns
         passes, tokens, computed = step
         count = len(tokens)
-        peak = profile.peak_flops_per_s
-        reading = profile.kv_bytes_per_token * peak
+        kv_bytes, peak = profile.kv_bytes_per_token, profile.peak_flops_per_s
+        bandwidth = profile.bandwidth_bytes_per_s
+        overhead_bytes = profile.pass_overhead_ns * bandwidth // NS_PER_S
+        fixed_bytes = passes * (profile.weight_bytes + overhead_bytes)
         weights = passes * profile.weight_bytes * peak
-        overhead = passes * profile.pass_overhead_ns * profile.bandwidth_bytes_per_s * peak
-        fixed = weights + overhead // NS_PER_S
-        per_token = profile.flops_per_token * profile.bandwidth_bytes_per_s
-        per_pair = profile.attention_flops * profile.bandwidth_bytes_per_s
-        if tokens.count(passes) == count:
-            # One token per pass each: a token looks at what its pass reads, so pairs are reads.
+        reading = kv_bytes * peak
+        per_token = profile.flops_per_token * bandwidth
+        per_pair = profile.attention_flops * bandwidth
+        if tokens.count(passes) == count and reading > per_pair:
+            # One token per pass each: a token looks at what its pass reads, so pairs are reads, and
+            # the surplus of arithmetic falls with the context: only the shortest can have one.
             grown = passes * (passes + 1) // 2
-            contexts = passes * sum(computed) + count * grown
-            if passes * count * per_token + contexts * per_pair <= weights:
-                base, slope = fixed + count * reading * grown, count * reading * passes
-                return [base + slope * before for before in computed]
+            ahead = passes * per_token - grown * (reading - per_pair)
+            slope = passes * (reading - per_pair)
+            longest = ahead // slope
+            short = [before for before in computed if before <= longest]
+            if len(short) * ahead - slope * sum(short) <= weights:
+                base, each = fixed_bytes + count * kv_bytes * grown, count * kv_bytes * passes
+                return [base + each * before for before in computed]
         reads, pairs = reads_and_pairs(step)
         read = [reading * one for one in reads]
-        compute = [
-            per_token * chunk + per_pair * pair for chunk, pair in zip(tokens, pairs, strict=True)
+        surplus = [
+            per_token * chunk + per_pair * pair - less
+            for chunk, pair, less in zip(tokens, pairs, read, strict=True)
         ]
-        surplus = [more - less for more, less in zip(compute, read, strict=True)]
         calculating = [one for one in surplus if one > 0]
         if sum(calculating) <= weights:
-            return [fixed + count * one for one in read]
-        return _mixed(fixed, weights, read, surplus, calculating)
+            return [fixed_bytes + count * kv_bytes * one for one in reads]
+        return _mixed(fixed_bytes * peak, weights, read, surplus, calculating)
 
 
 def _mixed(
