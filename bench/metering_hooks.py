@@ -8,7 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from inference.attribution import EngineProfile, attribution_model
+from inference.attribution import EngineProfile
+from inference.attribution_models import attribution_model
 from inference.engine_books import EngineBooks
 from inference.engine_meter import EngineMeter
 from inference.engine_records import EngineBoot, RequestFacts
@@ -35,7 +36,7 @@ def books_in(folder: Path) -> EngineBooks:
         region="local",
         gpu_type="cpu",
         gpus=1,
-        attribution_model="fixed_marginal.1",
+        attribution_model="fixed_marginal.2",
         software="bench",
         start_unix_ns=START_NS,
         unix_less_mono_ns=0,

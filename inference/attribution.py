@@ -6,7 +6,7 @@ The rule
     `schemas.apportion` splits `T` over the weights (largest remainder, ties by request id), so
     the shares add up to `T` exactly and every language and machine gets the same ones.
 
-`fixed_marginal.1`, the default
+`fixed_marginal.1`, the first default; `inference.fixed_marginal` holds the one of today
     Over `p` forward passes request `i` of `n` reads `k_i` bytes of KV cache and needs `f_i` FLOPs;
     the step reads the weights (`W` bytes) once per pass. With bandwidth `B` and peak `P`:
 
@@ -91,7 +91,7 @@ def attention_pairs(tokens: int, computed: int) -> int:
     return tokens * computed + tokens * (tokens + 1) // 2
 
 
-def _reads_and_pairs(step: StepWork) -> tuple[list[int], list[int]]:
+def reads_and_pairs(step: StepWork) -> tuple[list[int], list[int]]:
     """`kv_tokens_read` and `attention_pairs` of every request; of one pass without the calls."""
     passes, tokens, computed = step
     if passes == 1:
@@ -166,7 +166,7 @@ class FixedMarginal:
             all_reads = all_pairs = passes * sum(computed) + count * grown
         else:
             grown = 0
-            reads, pairs = _reads_and_pairs(step)
+            reads, pairs = reads_and_pairs(step)
             all_tokens, all_reads, all_pairs = sum(tokens), sum(reads), sum(pairs)
         all_flops = all_tokens * profile.flops_per_token + all_pairs * profile.attention_flops
         moved = weight_bytes + all_reads * kv_bytes
@@ -186,25 +186,6 @@ class FixedMarginal:
             equal_part + per_token * chunk + per_pair * pair
             for chunk, pair in zip(tokens, pairs, strict=True)
         ]
-
-
-MODELS: dict[str, AttributionModel] = {
-    "equal": Equal(),
-    "token_share": TokenShare(),
-    "fixed_marginal": FixedMarginal(),
-}
-"""By the name that settings use; events carry the version too."""
-
-
-def attribution_model(name: str) -> AttributionModel:
-    """The current version of the attribution model of that name.
-
-    Raises:
-        SettingsError: If there is none.
-    """
-    if name not in MODELS:
-        raise SettingsError(f"attribution model: {name!r} is none of {', '.join(MODELS)}")
-    return MODELS[name]
 
 
 def attribute(

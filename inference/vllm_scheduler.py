@@ -19,7 +19,8 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.version import __version__ as vllm_version
 
-from inference.attribution import EngineProfile, attribution_model
+from inference.attribution import EngineProfile
+from inference.attribution_models import attribution_model
 from inference.door_records import event_id_in
 from inference.engine_books import EngineBooks
 from inference.engine_meter import EngineMeter

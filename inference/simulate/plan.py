@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from inference.attribution_models import attribution_model
 from inference.settings import InferenceSettings
 from inference.simulate.assign import Owner, Roster, ServedModel, cached_tokens
 from inference.simulate.timeline import Timeline
@@ -166,7 +167,8 @@ def make_plan(workload: Workload, *, timeline: Timeline, settings: InferenceSett
         str(workload.seed),
         workload.roster.sha256,
         f"{timeline.origin_ns} {timeline.shift_ns} {timeline.divisor}",
-        f"{settings.attribution} {settings.step_cap_ns} {settings.interval_s}",
+        attribution_model(settings.attribution).name,
+        f"{settings.step_cap_ns} {settings.interval_s}",
     )
     replicas = _replicas(run_key, workload.roster)
     choose = {model: _LeastLoaded(found) for model, found in replicas.items()}

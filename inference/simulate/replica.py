@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from inference.attribution import attribution_model
+from inference.attribution_models import attribution_model
 from inference.engine_account import FinishedPart, Interval
 from inference.engine_meter import EngineMeter
 from inference.outbox import Outbox, SourceIdentity

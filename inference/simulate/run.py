@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from inference.attribution import attribution_model
+from inference.attribution_models import attribution_model
 from inference.engine_account import FinishedPart
 from inference.engine_meter import EngineMeter
 from inference.settings import InferenceSettings

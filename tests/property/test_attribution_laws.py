@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.attribution import (
-    MODELS,
     AttributionModel,
     EngineProfile,
     FixedMarginal,
@@ -12,6 +11,7 @@ from inference.attribution import (
     attribute,
     split,
 )
+from inference.attribution_models import MODELS
 from schemas.apportion import apportion
 from schemas.errors import ConservationError
 
@@ -75,7 +75,7 @@ def test_shares_do_not_depend_on_the_order_of_the_requests(
 
 
 @given(profiles, st.integers(1, 8), st.integers(1, 10**12), steps())
-def test_the_weights_of_fixed_marginal_are_its_formula(
+def test_the_weights_of_the_first_fixed_marginal_are_its_formula(
     profile: EngineProfile, gpus: int, total_ns: int, step: StepWork
 ) -> None:
     count = len(step.tokens)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.attribution import EngineProfile, StepWork, attribution_model
+from inference.attribution import EngineProfile, StepWork
+from inference.attribution_models import attribution_model
 from inference.engine_account import FinishedPart, Interval
 from inference.engine_meter import EngineMeter
 from schemas.units import NS_PER_HOUR, NS_PER_S

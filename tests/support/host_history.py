@@ -7,7 +7,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from inference.attribution import EngineProfile, attribution_model
+from inference.attribution import EngineProfile
+from inference.attribution_models import attribution_model
 from inference.door_records import (
     DOOR_BOOT,
     DOOR_CLOSE,
@@ -265,7 +266,7 @@ class HostHistory:
             region="local",
             gpu_type="cpu",
             gpus=2,
-            attribution_model="fixed_marginal.1",
+            attribution_model="fixed_marginal.2",
             software="test",
             start_unix_ns=self.now_ns,
             unix_less_mono_ns=MONO_OFFSET_NS,

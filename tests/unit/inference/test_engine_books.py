@@ -6,7 +6,7 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from inference.attribution import attribution_model
+from inference.attribution_models import attribution_model
 from inference.engine_account import Interval
 from inference.engine_books import EngineBooks
 from inference.engine_meter import EngineMeter

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from inference.attribution import EngineProfile, StepWork, attribution_model
+from inference.attribution import EngineProfile, StepWork
+from inference.attribution_models import attribution_model
 from inference.engine_account import FinishedPart, Interval
 from inference.engine_meter import EngineMeter
 from schemas.errors import ConservationError

@@ -1,0 +1,24 @@
+"""The attribution models by the name that settings use; events carry the version too."""
+
+from inference.attribution import AttributionModel, Equal, FixedMarginal, TokenShare
+from inference.fixed_marginal import FixedMarginal2
+from schemas.errors import SettingsError
+
+MODELS: dict[str, AttributionModel] = {
+    "equal": Equal(),
+    "token_share": TokenShare(),
+    "fixed_marginal": FixedMarginal2(),
+    "fixed_marginal.1": FixedMarginal(),
+}
+"""A name without a version is its latest one; earlier ones stay, for contracts that name them."""
+
+
+def attribution_model(name: str) -> AttributionModel:
+    """The attribution model of that name.
+
+    Raises:
+        SettingsError: If there is none.
+    """
+    if name not in MODELS:
+        raise SettingsError(f"attribution model: {name!r} is none of {', '.join(MODELS)}")
+    return MODELS[name]

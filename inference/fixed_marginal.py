@@ -1,0 +1,162 @@
+"""`fixed_marginal.2`: a step's fixed cost equally, the rest by what each request adds. Pure.
+
+The roofline says what any group of the step's requests would cost without the others:
+    p*W + sum(k) to read, or sum(f) to compute, whichever is longer; + p*overhead
+with `k_i` the time to read request `i`'s KV cache, `f_i` that for its arithmetic, `W` the weights',
+over `p` passes. The fair share of a request is what it adds, on average over all the orders in
+which the requests could have come (the Shapley value). This model takes that average with some
+rounding of detail, in time proportional to the batch; `bench.attribution` says how near it comes.
+
+Everyone pays `(p*W + p*overhead) / n`. For the rest, requests are of two kinds:
+    calculating   `s_i = f_i - k_i > 0`: it adds more arithmetic than reading, such as a prompt
+    reading       all others; together they read `D = sum(k_i - f_i)` longer than they compute
+If the calculating ones cannot catch up with the weights, `sum(s_i) <= p*W`, no group is bound by
+its arithmetic and everyone pays `k_i`. That is the Shapley value itself, and the common case. Else:
+
+    alpha     the part of all groups that is bound by reading. In a random order, when a share `t`
+              of all has come, so has each of the four largest calculating requests with
+              probability `t`, a share `t` of the other ones, and `t*D` of the surplus of reading.
+              The group is bound by reading while calculating surpluses < p*W + t*D; `alpha` is the
+              mean probability of that over the moments t = 1/16, 3/16, ... 15/16.
+    reading ones pay `alpha*k_i + (1-alpha)*f_i`: what they add to such groups, and to the others.
+    calculating ones pay the rest:
+        of a step bound by arithmetic   `f_i` less its part of the reading that theirs hides,
+                                        `theta = p*W + alpha*D`, by `min(s_i, theta)`
+        of a step bound by reading      `k_i`, and of what the reading ones do not pay, by `s_i`
+
+Times are integers, of bytes where everyone pays `k_i`, else of 1/(bandwidth * peak) s. Rounded down
+are the bytes that could be read during the overhead, and the quotients of the calculating ones.
+
+`fixed_marginal.1` asked only what the whole step is bound by, so who decoded beside a large prompt
+paid for its arithmetic alone, though it made the prompt's owner wait no less than before: 11% below
+the Shapley value for cached prefixes among prompts, and up to 50% in a single step.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+
+from inference.attribution import EngineProfile, StepWork, reads_and_pairs
+from schemas.units import NS_PER_S
+
+LARGEST = 4
+"""So many calculating requests are taken one by one; the others as a share of their sum."""
+MOMENTS = 8
+_SIXTEENTHS = 2 * MOMENTS
+
+
+class FixedMarginal2:
+    """The fixed cost of the step equally, the rest by what each request adds; see the module."""
+
+    name = "fixed_marginal.2"
+
+    def weights(
+        self, profile: EngineProfile, gpus: int, total_ns: int, step: StepWork
+    ) -> list[int]:
+        """Shares do not depend on how long the step took: the model is about proportions."""
+        del gpus, total_ns
+        passes, tokens, computed = step
+        count = len(tokens)
+        kv_bytes, peak = profile.kv_bytes_per_token, profile.peak_flops_per_s
+        bandwidth = profile.bandwidth_bytes_per_s
+        overhead_bytes = profile.pass_overhead_ns * bandwidth // NS_PER_S
+        fixed_bytes = passes * (profile.weight_bytes + overhead_bytes)
+        weights = passes * profile.weight_bytes * peak
+        reading = kv_bytes * peak
+        per_token = profile.flops_per_token * bandwidth
+        per_pair = profile.attention_flops * bandwidth
+        if tokens.count(passes) == count and reading > per_pair:
+            # One token per pass each: a token looks at what its pass reads, so pairs are reads, and
+            # the surplus of arithmetic falls with the context: only the shortest can have one.
+            grown = passes * (passes + 1) // 2
+            ahead = passes * per_token - grown * (reading - per_pair)
+            slope = passes * (reading - per_pair)
+            longest = ahead // slope
+            short = [before for before in computed if before <= longest]
+            if len(short) * ahead - slope * sum(short) <= weights:
+                base, each = fixed_bytes + count * kv_bytes * grown, count * kv_bytes * passes
+                return [base + each * before for before in computed]
+        reads, pairs = reads_and_pairs(step)
+        read = [reading * one for one in reads]
+        surplus = [
+            per_token * chunk + per_pair * pair - less
+            for chunk, pair, less in zip(tokens, pairs, read, strict=True)
+        ]
+        calculating = [one for one in surplus if one > 0]
+        if sum(calculating) <= weights:
+            return [fixed_bytes + count * kv_bytes * one for one in reads]
+        return _mixed(fixed_bytes * peak, weights, read, surplus, calculating)
+
+
+def _mixed(
+    fixed: int,
+    weights: int,
+    read: Sequence[int],
+    surplus: Sequence[int],
+    calculating: Sequence[int],
+) -> list[int]:
+    """Weights of a step that some of its groups, or all of it, compute longer than they read."""
+    count = len(read)
+    in_all = sum(calculating)
+    hidden = in_all - sum(surplus)
+    alpha, whole = reading_part(weights, hidden, calculating)
+    rest = whole - alpha
+    equal = whole * fixed
+    if in_all >= weights + hidden:
+        theta = whole * weights + alpha * hidden
+        credits_in_all = sum(min(whole * one, theta) for one in calculating)
+        return [
+            equal
+            + count
+            * (
+                whole * (one + more) - theta * min(whole * more, theta) // credits_in_all
+                if more > 0
+                else whole * one + rest * more
+            )
+            for one, more in zip(read, surplus, strict=True)
+        ]
+    unpaid = rest * hidden
+    return [
+        equal + count * (whole * one + (unpaid * more // in_all if more > 0 else rest * more))
+        for one, more in zip(read, surplus, strict=True)
+    ]
+
+
+def reading_part(weights: int, hidden: int, calculating: Sequence[int]) -> tuple[int, int]:
+    """`alpha` as a fraction: how much of all groups is bound by reading.
+
+    Args:
+        weights: Time to read the weights.
+        hidden: `D`, by how much all reading requests read longer than they compute.
+        calculating: Surplus of arithmetic of each calculating request, at least one.
+    """
+    largest, others = calculating, 0
+    if len(calculating) > LARGEST:
+        largest = sorted(calculating, reverse=True)[:LARGEST]
+        others = sum(calculating) - sum(largest)
+    # Of every group of the largest: by how much it is ahead of the weights, and how many it has.
+    ahead = [(-_SIXTEENTHS * weights, 0)]
+    for one in largest:
+        ahead += [(so_far + _SIXTEENTHS * one, size + 1) for so_far, size in ahead]
+    chances, whole = _chances(len(largest))
+    slope = hidden - others
+    alpha = 0
+    for moment, chance in chances:
+        caught_up = moment * slope
+        for so_far, size in ahead:
+            if so_far < caught_up:
+                alpha += chance[size]
+    return alpha, whole
+
+
+@cache
+def _chances(largest: int) -> tuple[list[tuple[int, list[int]]], int]:
+    """Per moment, in sixteenths: the chance that just a given group of each size has come.
+
+    As integers; their denominator is the second value.
+    """
+    moments = range(1, _SIXTEENTHS, 2)
+    chances = [
+        (t, [t**size * (_SIXTEENTHS - t) ** (largest - size) for size in range(largest + 1)])
+        for t in moments
+    ]
+    return chances, MOMENTS * _SIXTEENTHS**largest
