@@ -75,7 +75,7 @@ def test_prices_are_checked_imported_listed_and_shown(
     rentroll: Command, ledger: Client, tmp_path: Path
 ) -> None:
     checked = rentroll("prices", "check", str(EXAMPLE))
-    assert "example-2026 is sound: 81 prices in USD" in checked.output
+    assert "example-2026 is sound: 97 prices in USD" in checked.output
     assert "no price book" not in rentroll("prices", "import", str(EXAMPLE), "--by", "ann").output
     assert rentroll("prices", "import", str(EXAMPLE)).exit_code == 0
     listed = rentroll("prices", "list").output

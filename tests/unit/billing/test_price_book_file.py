@@ -64,7 +64,7 @@ def e12(price: Price) -> int:
 def test_example_has_the_prices_of_every_model_and_tier() -> None:
     book = read_price_book(EXAMPLE_PRICE_BOOK).book
     by_id = {price.id: price for price in book.prices}
-    assert len(book.prices) == 5 * 4 * 4 + 1
+    assert len(book.prices) == 6 * 4 * 4 + 1
     start = "2026-01-01T00:00Z"
     for model, text, output in (
         ("llama-3.1-8b", 60, 150),
