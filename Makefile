@@ -29,8 +29,8 @@ help: ## Show what each target does
 	@touch $@
 
 setup: .venv/.dev ## Install everything a developer needs
-demo: .venv/.runtime ## Real traffic becomes invoices: the whole pipeline, once
-	@$(BIN)/rentroll demo $(DEMO_ARGS)
+demo: .venv/.runtime ## A served model and a trace become invoices: the whole pipeline, once
+	@UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/rentroll demo $(DEMO_ARGS)
 format: .venv/.dev ## Rewrite the code in the house format
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix .
 lint: .venv/.dev ## Check format and lint rules

@@ -1,6 +1,7 @@
 """What the invoices of a period add up to in the billing store, billed and unbilled together."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from sqlalchemy import Engine, select
@@ -24,14 +25,18 @@ class RatedTotals:
     held: dict[str, str] = field(default_factory=dict)
 
 
-def rated_totals(store: Engine, period: Period) -> RatedTotals:
-    """Add up the frozen invoices of a period, one at a time."""
+def rated_totals(
+    store: Engine, period: Period, tenants: Collection[str] | None = None
+) -> RatedTotals:
+    """Add up the frozen invoices of a period, one at a time; of some tenants if they are named."""
     totals = RatedTotals()
     query = (
         select(invoices.c.tenant, invoices.c.state, invoices.c.hold_reason, invoices.c.body)
         .where(invoices.c.period == period.name)
         .order_by(invoices.c.tenant, invoices.c.revision)
     )
+    if tenants is not None:
+        query = query.where(invoices.c.tenant.in_(sorted(tenants)))
     with store.connect() as connection:
         for row in connection.execute(query):
             if row.state == "held":

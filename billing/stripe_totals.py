@@ -1,7 +1,7 @@
 """What Stripe holds for a period, added up from Stripe's side alone."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import Engine, select
@@ -29,8 +29,10 @@ class StripeTotals:
     tokens: dict[str, int]
 
 
-def totals_on_stripe(gateway: StripeGateway, period: Period) -> StripeTotals:
-    """Read every invoice of a period back and add it up.
+def totals_on_stripe(
+    gateway: StripeGateway, period: Period, tenants: Collection[str] | None = None
+) -> StripeTotals:
+    """Read every invoice of a period back and add it up; of some tenants if they are named.
 
     Lists the whole account (100 invoices a request): a filter on Stripe's creation time would
     miss periods that were issued late, or early.
@@ -42,6 +44,8 @@ def totals_on_stripe(gateway: StripeGateway, period: Period) -> StripeTotals:
     tokens: Counter[str] = Counter()
     currencies = set()
     for invoice in live_invoices(gateway, period):
+        if tenants is not None and invoice.metadata["tenant"] not in tenants:
+            continue
         count += 1
         currencies.add(invoice.currency)
         amount_minor += invoice.total_minor

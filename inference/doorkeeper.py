@@ -34,6 +34,7 @@ from inference.door_keys import KeyIndex, KeyRing
 from inference.door_ledger import DoorLedger, open_ledger
 from inference.door_records import DoorClose, DoorOpen, carried
 from inference.settings import InferenceSettings
+from inference.sidecar_status import read_status, sidecar_metrics
 from schemas.clock import Clock
 from schemas.fields import NAME_PATTERN
 from schemas.units import NS_PER_MS
@@ -186,11 +187,13 @@ class Doorkeeper:
         )
 
     def metrics(self) -> str:
-        """The door's counters in the text format of Prometheus."""
+        """The door's counters, and the host's sidecar and engines, as Prometheus reads them."""
         counts = self.ledger.counts | {"keys_unreadable": self._ring.failures}
         lines = ["# TYPE rentroll_door_total counter"]
         lines += [f'rentroll_door_total{{what="{name}"}} {n}' for name, n in sorted(counts.items())]
-        return "\n".join(lines) + "\n"
+        host = read_status(self.settings.host_folder)
+        told = sidecar_metrics(host, self.ledger.now_ns() // NS_PER_MS)
+        return "\n".join(lines) + "\n" + told
 
     def _unnamed(self, refusal: Refusal) -> TurnedAway:
         """Refuse a request that belongs to nobody we know: counted, and no event."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from inference.emitted_totals import prepare
 from inference.merge import Changed, DoorState, EngineState, Merge, WaitingRequest
 from inference.merged_events import EnginePart
 from inference.spool import Position
@@ -38,6 +39,7 @@ class MergeStore:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         connection.executescript(_SCHEMA)
+        prepare(connection)
 
     def load(self, merge: Merge) -> dict[str, SpoolState]:
         """Bring a merge to where it was; how far each spool was read."""

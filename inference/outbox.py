@@ -357,6 +357,13 @@ class OutboxReader:
         (count,) = self._connection.execute("SELECT count(*) FROM events").fetchone()
         return int(count)
 
+    def backlog(self) -> tuple[int, int]:
+        """Unpublished events and their bytes, by the counters: as fast for millions as for one."""
+        row = self._connection.execute(
+            "SELECT next_sequence - 1 - events, added_bytes - bytes FROM source, published"
+        ).fetchone()
+        return int(row[0]), int(row[1])
+
     def close(self) -> None:
         """Let go of the file."""
         self._connection.close()

@@ -1,28 +1,37 @@
 """Runs a host's sidecar: `python -m inference.run_sidecar`, next to `vllm serve`.
 
-It registers the host's source in the billing store, merges, and publishes, each on a thread of its
-own. On SIGTERM or SIGINT it waits until the processes of the host have ended, closes the source,
-and publishes what is left: stop the server first, or at the same time. Killed, it goes on from
-where it was when it is started again.
+It registers the host's source in the billing store, keeps the snapshot of keys fresh, merges, and
+publishes, each on a thread of its own, and says in `sidecar.json` how it stands. On SIGTERM or
+SIGINT it waits until the processes of the host have ended, closes the source, and publishes what is
+left: stop the server first, or at the same time. Killed, it goes on from where it was when it is
+started again.
 """
 
 import logging
+import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from inference.outbox import SourceIdentity
+from sqlalchemy.exc import SQLAlchemyError
+
+from inference.key_export import export_keys
+from inference.outbox import OutboxReader, SourceIdentity
+from inference.publisher import PublishedCounts
 from inference.settings import InferenceSettings
 from inference.sidecar import Sidecar, merge_until, publish_while
+from inference.sidecar_status import SidecarStatus, State, write_status
 from infra.endpoints import resolve
 from infra.settings import InfraSettings
 from infra.store.engine import open_store
 from infra.store.sources import register_source
 from schemas.clock import Clock, SystemClock
-from schemas.errors import RentrollError
+from schemas.errors import RentrollError, ServerError
 from schemas.units import NS_PER_MS
 
+STATUS_S = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -54,22 +63,26 @@ def run_sidecar(
     drained = False
     merged = threading.Event()
     left: list[int] = []
+    counts = PublishedCounts()
     try:
         on_opened(sidecar.identity)
         publishing = threading.Thread(
             target=lambda: left.append(
-                publish_while(settings, bootstrap, merged, drain_s=settings.drain_s)
+                publish_while(settings, bootstrap, merged, drain_s=settings.drain_s, counts=counts)
             ),
             name="publish",
         )
         publishing.start()
+        told = _Told(sidecar, settings, clock, counts)
         try:
-            drained = merge_until(sidecar, stop, drain_s=settings.drain_s)
+            with _telling(told, stop):
+                drained = merge_until(sidecar, stop, drain_s=settings.drain_s)
         finally:
             if drained:
                 sidecar.close_source()
             merged.set()
             publishing.join()
+            told.tell("closed" if drained else "left open")
     finally:
         sidecar.close()
     if not drained:
@@ -84,16 +97,144 @@ def register_in_store(store_url: str, clock: Clock) -> Callable[[SourceIdentity]
     """What `run_sidecar` calls: the source's public key goes into the billing store."""
 
     def register(identity: SourceIdentity) -> None:
-        register_source(
-            open_store(store_url),
-            source=identity.source,
-            host=identity.host,
-            public_key=identity.key.public_key_hex(),
-            registered_by=f"sidecar on {identity.host}",
-            now_ms=clock.now_ns() // NS_PER_MS,
-        )
+        store = open_store(store_url)
+        try:
+            register_source(
+                store,
+                source=identity.source,
+                host=identity.host,
+                public_key=identity.key.public_key_hex(),
+                registered_by=f"sidecar on {identity.host}",
+                now_ms=clock.now_ns() // NS_PER_MS,
+            )
+        except SQLAlchemyError as error:
+            raise _store_refuses(error) from error
+        finally:
+            store.dispose()
 
     return register
+
+
+@contextmanager
+def keys_kept_fresh(settings: InferenceSettings, store_url: str, clock: Clock) -> Iterator[None]:
+    """Write the snapshot of keys at once, and every `door_keys_refresh_s` while the block runs.
+
+    A store that is away later is waited for: doors live on the last snapshot.
+
+    Raises:
+        ServerError: If the store cannot be read at first.
+    """
+    if not settings.door_keys_refresh_s:
+        yield
+        return
+    store = open_store(store_url)
+    done = threading.Event()
+
+    def refresh() -> None:
+        while not done.wait(settings.door_keys_refresh_s):
+            try:
+                export_keys(store, settings.door_keys_file, clock)
+            except (SQLAlchemyError, OSError) as error:
+                _log.warning("keys are not refreshed: %s", error)
+
+    try:
+        export_keys(store, settings.door_keys_file, clock)
+    except SQLAlchemyError as error:
+        store.dispose()
+        raise _store_refuses(error) from error
+    refreshing = threading.Thread(target=refresh, name="keys", daemon=True)
+    refreshing.start()
+    try:
+        yield
+    finally:
+        done.set()
+        refreshing.join()
+        store.dispose()
+
+
+class _Told:
+    """Writes the sidecar's status; `tell` is called by one thread at a time."""
+
+    def __init__(
+        self,
+        sidecar: Sidecar,
+        settings: InferenceSettings,
+        clock: Clock,
+        counts: PublishedCounts,
+    ) -> None:
+        self._sidecar = sidecar
+        self._counts = counts
+        self._settings = settings
+        self._clock = clock
+
+    def tell(self, state: State) -> None:
+        sidecar = self._sidecar
+        # Its own connection: SQLite's are not shared between threads.
+        reader = OutboxReader(sidecar.folder)
+        try:
+            unpublished, size_bytes = reader.backlog()
+        finally:
+            reader.close()
+        status = SidecarStatus(
+            pid=os.getpid(),
+            source=sidecar.identity.source,
+            state=state,
+            events=sidecar.events,
+            unpublished_events=unpublished,
+            outbox_bytes=size_bytes,
+            outbox_max_bytes=self._settings.outbox_max_bytes,
+            rebuilds=self._counts.rebuilds,
+            resent=self._counts.resent,
+            engines=sidecar.engines,
+            open_requests=sidecar.open_requests,
+            living_writers=sidecar.living,
+            merged_unix_ms=sidecar.merged_ms,
+            written_unix_ms=self._clock.now_ns() // NS_PER_MS,
+        )
+        write_status(self._settings.host_folder, status)
+
+
+@contextmanager
+def _telling(told: _Told, stop: threading.Event) -> Iterator[None]:
+    """Tell every second while the block runs."""
+    done = threading.Event()
+
+    def tell_often() -> None:
+        while True:
+            try:
+                told.tell("draining" if stop.is_set() else "open")
+            except RentrollError as error:
+                _log.warning("status is not written: %s", error)
+            if done.wait(STATUS_S):
+                return
+
+    telling = threading.Thread(target=tell_often, name="status", daemon=True)
+    telling.start()
+    try:
+        yield
+    finally:
+        done.set()
+        telling.join()
+
+
+def _store_refuses(error: SQLAlchemyError) -> ServerError:
+    told = str(getattr(error, "orig", None) or error)
+    return ServerError(
+        f"billing store: {told}. Bring it to the newest schema with `rentroll migrate`, or mend"
+        " RENTROLL_STORE_URL"
+    )
+
+
+def servers_of(infra: InfraSettings) -> tuple[str, str]:
+    """Kafka and the billing store; a host that serves needs no other server.
+
+    Raises:
+        ServerError: If one is not given, and no local stack runs.
+    """
+    if infra.kafka_bootstrap and infra.store_url:
+        return infra.kafka_bootstrap, infra.store_url
+    endpoints = resolve(infra)
+    return endpoints.kafka_bootstrap, endpoints.store_url
 
 
 def main() -> int:
@@ -104,14 +245,16 @@ def main() -> int:
         signal.signal(number, lambda *_: stop.set())
     clock = SystemClock()
     try:
-        endpoints = resolve(InfraSettings())
-        left = run_sidecar(
-            InferenceSettings(),
-            clock,
-            endpoints.kafka_bootstrap,
-            stop,
-            on_opened=register_in_store(endpoints.store_url, clock),
-        )
+        settings = InferenceSettings()
+        bootstrap, store_url = servers_of(InfraSettings())
+        with keys_kept_fresh(settings, store_url, clock):
+            left = run_sidecar(
+                settings,
+                clock,
+                bootstrap,
+                stop,
+                on_opened=register_in_store(store_url, clock),
+            )
     except RentrollError as error:
         _log.error("%s", error)
         return 1

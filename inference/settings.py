@@ -126,6 +126,12 @@ class InferenceSettings(BaseSettings):
     door_keys_max_age_s: int = Field(
         default=3_600, ge=1, le=604_800, description="an older snapshot admits nobody"
     )
+    door_keys_refresh_s: int = Field(
+        default=5,
+        ge=0,
+        le=3_600,
+        description="how often the sidecar writes the snapshot; 0: `rentroll keys export` does",
+    )
     door_max_body_bytes: int = Field(
         default=32 * MIB, ge=1_024, description="a longer request body is refused"
     )
@@ -151,3 +157,21 @@ class InferenceSettings(BaseSettings):
         le=1_000_000,
         description="records kept in memory while the spool cannot be written",
     )
+    serve_start_timeout_s: int = Field(
+        default=1_800, ge=1, le=86_400, description="how long vLLM may take until it serves"
+    )
+    serve_drain_s: int = Field(
+        default=60,
+        ge=1,
+        le=86_400,
+        description="how long `serve-model`, when it is stopped, lets running requests finish",
+    )
+
+    def as_environment(self) -> dict[str, str]:
+        """These settings as variables, for a process that reads them; folders in full."""
+        variables = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            text = str(value.expanduser().absolute() if isinstance(value, Path) else value)
+            variables[f"RENTROLL_INFERENCE_{name.upper()}"] = text
+        return variables

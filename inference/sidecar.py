@@ -10,13 +10,16 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from inference.emitted_totals import add_emitted
 from inference.host_source import lock_host, open_source, outboxes_of
-from inference.merge import Kind, Merge
+from inference.merge import Changed, Kind, Merge
 from inference.merge_store import MergeStore, SpoolState
-from inference.publisher import Publisher
+from inference.publisher import PublishedCounts, Publisher
 from inference.settings import InferenceSettings
+from inference.sidecar_status import EngineStatus
 from inference.spool import (
     Damage,
     read_spool,
@@ -44,6 +47,7 @@ class Sidecar:
     Attributes:
         identity: Who the host speaks as; its public key must be registered in the billing store.
         folder: Of the outbox.
+        merged_ms: When the last round began that read everything there was, Unix time; 0 if none.
 
     Raises:
         SpoolError: If another sidecar serves this host, or the disk fails.
@@ -59,6 +63,7 @@ class Sidecar:
         self._spools = self._store.load(self._merge)
         self._suspects: set[str] = set()
         self._forgot_ms = clock.now_ns() // NS_PER_MS
+        self.merged_ms = 0
 
     @property
     def open_requests(self) -> int:
@@ -69,6 +74,21 @@ class Sidecar:
     def living(self) -> int:
         """Engines and doors that have not ended."""
         return len(self._merge.engines) + len(self._merge.doors)
+
+    @property
+    def engines(self) -> tuple[EngineStatus, ...]:
+        """What the living engines last said of their own metering; safe from another thread."""
+        return tuple(
+            EngineStatus(
+                engine=state.boot.engine,
+                model=state.boot.model,
+                faults=state.mark.faults,
+                fault=state.mark.fault,
+                unwritten=state.mark.unwritten,
+            )
+            for state in list(self._merge.engines.values())
+            if state.mark is not None
+        )
 
     @property
     def events(self) -> int:
@@ -100,17 +120,29 @@ class Sidecar:
                 whole = whole and complete
         if whole:
             self._merge.settle()
+            self.merged_ms = now_ms
         events, changed = self._merge.take()
         if read or events or lost or moved or changed.requests or changed.doors:
             self._outbox.take(
                 [*lost, *events],
                 self._outbox.position,
-                also=lambda: self._store.save(self._merge, changed, moved, now_ms),
+                also=lambda: self._save(events, changed, moved, now_ms),
             )
             self._spools.update(moved)
             self._delete_what_was_read()
         self._forget(now_ms)
         return read
+
+    def _save(
+        self,
+        events: Sequence[Record],
+        changed: Changed,
+        moved: Mapping[str, SpoolState],
+        now_ms: int,
+    ) -> None:
+        """What belongs to a round's events, in their transaction."""
+        self._store.save(self._merge, changed, moved, now_ms)
+        add_emitted(self._outbox.connection, events)
 
     def close_source(self) -> None:
         """Say that nothing follows; only once all processes of the host have ended."""
@@ -219,16 +251,24 @@ class Sidecar:
 
 
 def publish_while(
-    settings: InferenceSettings, bootstrap: str, stop: threading.Event, *, drain_s: float
+    settings: InferenceSettings,
+    bootstrap: str,
+    stop: threading.Event,
+    *,
+    drain_s: float,
+    counts: PublishedCounts | None = None,
 ) -> int:
     """Publish the host's outboxes until told to stop, then for up to `drain_s` more.
 
-    A Kafka that is away is waited for: the events are safe in the outbox.
+    A Kafka that is away is waited for: the events are safe in the outbox. What was published is
+    counted in `counts`, where another thread may look at it.
 
     Returns:
         Events that Kafka has not acknowledged; they stay in their outboxes.
     """
     publisher = Publisher(outboxes_of(settings), bootstrap, settings)
+    if counts is not None:
+        publisher.counts = counts
     deadline_s: float | None = None
     try:
         while deadline_s is None or time.monotonic() < deadline_s:

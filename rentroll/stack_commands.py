@@ -94,17 +94,26 @@ def status() -> None:
 
 
 def doctor() -> None:
-    """Check whether this machine can run the stack, and say how to mend what is missing.
+    """Check whether this machine can run the stack and serve a model; say how to mend what cannot.
 
-    Exit status 1 if something is.
+    Exit status 1 if something cannot. Without a vLLM the checks that need one are left out.
     """
+    from itertools import chain
+
     from rich.console import Console
 
+    from inference.serve_doctor import examine_serving
+    from inference.settings import InferenceSettings
     from infra.settings import InfraSettings
     from infra.stack.doctor import examine
     from rentroll.stack_views import show_checks
+    from schemas.clock import SystemClock
 
-    raise typer.Exit(0 if show_checks(Console(), examine(InfraSettings())) else 1)
+    serving = examine_serving(InferenceSettings(), SystemClock())
+    checks, console = chain(examine(InfraSettings()), serving), Console()
+    with console.status("looking; a vLLM takes a while to say what it is"):
+        healthy = show_checks(console, checks)
+    raise typer.Exit(0 if healthy else 1)
 
 
 def logs(

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -23,6 +24,7 @@ from streams.patience import NotNowError
 from streams.settings import StreamSettings
 from streams.sink import Hook, Sink, no_hook
 from streams.telemetry import IngestCounters, write_statistics
+from streams.turns import Turns
 
 log = logging.getLogger("rentroll.ingest")
 
@@ -31,6 +33,8 @@ _TICK_S = 0.05
 _SETTLE_S = 1.0
 _KEEP_ALIVE_S = 5.0
 _IDLE_CHECK_S = 0.25
+_BATCHES_PER_THREAD = 2
+"""One that is decoded, one that waits for it: so no thread waits for a fetch."""
 
 
 _SWITCH_S = 0.001
@@ -90,6 +94,7 @@ class IngestWorker:
         self._app = make_app(settings, kafka_bootstrap, folder)
         self._group = Group(self._app)
         self._sink = Sink(self._group, ledger, Outbox(self._app, DEAD_LETTERS.name), settings, hook)
+        self._turns = Turns(settings.ingest_decode_threads * _BATCHES_PER_THREAD)
         self._assigned = False
         for topic in topics:
             self._subscribe(topic)
@@ -145,13 +150,20 @@ class IngestWorker:
         async def ingest(stream: Any) -> None:
             async for event in stream.noack().events():
                 batch: RecordBatch = event.value
-                try:
-                    await self._sink.take(batch, event.message.generation_id)
-                finally:
-                    batch.let_go()
+                await self._turns.start(
+                    (batch.topic, batch.partition),
+                    partial(self._take, batch, event.message.generation_id),
+                )
 
         ingest.__name__ = f"ingest_{topic.name.replace('.', '_')}"
         self._app.agent(source, name=f"ingest.{topic.name}")(ingest)
+
+    async def _take(self, batch: RecordBatch, generation: int) -> None:
+        try:
+            if self._sink.failure is None:
+                await self._sink.take(batch, generation)
+        finally:
+            batch.let_go()
 
     def _watch(
         self,
@@ -214,4 +226,5 @@ class IngestWorker:
         await self._sink.give_up()
 
     async def _shut_down(self, *_signal: object, **_more: object) -> None:
+        await self._turns.stop()
         await self._sink.close()

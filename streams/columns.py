@@ -47,13 +47,11 @@ def arrow_schema(table: Table) -> pa.Schema:
 
 
 def warm_up() -> None:
-    """Make Arrow ready for many short-lived tables; call it once, when a worker starts.
+    """Make Arrow ready; call it once, when a worker starts.
 
-    Its own memory pool keeps about 100 MB that the system's gives back. And its first array
-    imports pandas, where that is installed: a second of CPU that would otherwise fall into the
-    first batch, while the group waits for a sign of life.
+    Its first array imports pandas, where that is installed: a second of CPU that would otherwise
+    fall into the first batch, while the group waits for a sign of life.
     """
-    pa.set_memory_pool(pa.system_memory_pool())
     pa.array([], pa.string())
 
 

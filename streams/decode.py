@@ -175,10 +175,21 @@ class _Run:
         """Gather what the fast way is sure of; returns what it leaves to the reference."""
         left = [place for place, value in enumerate(self._values) if value is None]
         places = range(len(self._values))
-        self._halve_until_sure(
-            [place for place in places if place not in left] if left else places, left
-        )
+        present = [place for place in places if place not in left] if left else places
+        self._halve_until_sure(self._take_canonical(present), left)
         return left
+
+    def _take_canonical(self, places: Sequence[int]) -> Sequence[int]:
+        """Take what our own emitters wrote; returns the places of the rest."""
+        if not places:
+            return places
+        try:
+            columns, others = fast_usage.columns_of_canonical([self._values[n] for n in places])  # type: ignore[misc]
+        except Unsure:
+            return places
+        rest = [places[n] for n in others]
+        self._take([n for n in places if n not in set(rest)] if rest else places, columns)
+        return rest
 
     def _halve_until_sure(self, places: Sequence[int], left: list[int]) -> None:
         if not places:

@@ -22,8 +22,10 @@ from schemas.fields import Contract
 from schemas.tables import USAGE_EVENTS
 from schemas.units import VALUE_BYTES_MAX
 from schemas.usage import MAX_PARTS, EnginePart, RequestFinished, RequestFinishedData
+from streams import canonical_usage
 from streams.columns import arrow_schema
 from streams.vectors import (
+    Members,
     Text,
     Unsure,
     Whole,
@@ -104,8 +106,20 @@ def columns(values: Sequence[bytes]) -> dict[str, pa.Array]:
         raise Unsure from error
 
 
-def _parse(values: Sequence[bytes]) -> dict[str, pa.Array]:
-    """Members of the envelope, one row per value."""
+def columns_of_canonical(values: Sequence[bytes]) -> tuple[dict[str, pa.Array], list[int]]:
+    """The same, of values as our emitters write them; and the places of all others.
+
+    Raises:
+        Unsure: If any of them may not be a valid event.
+    """
+    try:
+        members, others = canonical_usage.split(values)
+        return _columns(members), others
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise Unsure from error
+
+
+def _parse(values: Sequence[bytes]) -> Members:
     if max(map(len, values)) > VALUE_BYTES_MAX or not all(values):
         raise Unsure
     # Each value begins and ends a document: so each holds at least one, none reaches into the
@@ -125,16 +139,19 @@ def _parse(values: Sequence[bytes]) -> dict[str, pa.Array]:
     )
     if len(table) != len(values):
         raise Unsure
-    return {name: _only_chunk(table.column(name)) for name in table.column_names}
-
-
-def _columns(envelope: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    envelope = {name: _only_chunk(table.column(name)) for name in table.column_names}
     data = _members(envelope.pop("data"))
-    _nothing_missing(envelope)
+    lists = data.pop("parts")
+    _nothing_missing(envelope | data | {"parts": lists})
+    parts = _members(lists.flatten())
+    _nothing_missing(parts)
+    return Members(envelope, data, parts, lists.offsets)
+
+
+def _columns(members: Members) -> dict[str, pa.Array]:
+    envelope, data, offsets = members.envelope, members.data, members.part_offsets
     for name in ("specversion", "type", "datacontenttype"):
         names(envelope[name], _ENVELOPE_RULES[name])
-    lists = data.pop("parts")
-    _nothing_missing(data | {"parts": lists})
     found = {
         "tenant": names(envelope["subject"], _ENVELOPE_RULES["subject"]),
         "event_id": uuids(envelope["id"], version_7=True),
@@ -144,10 +161,11 @@ def _columns(envelope: dict[str, pa.Array]) -> dict[str, pa.Array]:
     }
     found["event_time"] = uuid7_times(found["event_id"])
     demand(pc.equal(found["event_time"], instants(envelope["time"])))
-    parts = _parts(lists)
-    _obey_laws(found, parts["gpu_ns"], lists)
+    counts = integers(pc.subtract(offsets[1:], offsets[:-1]), Whole(0, MAX_PARTS))
+    parts = _parts(members.parts)
+    _obey_laws(found, parts["gpu_ns"], offsets, counts)
     for name, column in parts.items():
-        found[f"parts_{name}"] = pa.ListArray.from_arrays(lists.offsets, column)
+        found[f"parts_{name}"] = pa.ListArray.from_arrays(offsets, column)
     return {name: _as_stored(name, column) for name, column in found.items()}
 
 
@@ -161,11 +179,8 @@ def _column(name: str, column: pa.Array) -> pa.Array:
     return names(column, rule) if kind.startswith("LowCardinality") else texts(column, rule)
 
 
-def _parts(lists: pa.ListArray) -> dict[str, pa.Array]:
+def _parts(members: dict[str, pa.Array]) -> dict[str, pa.Array]:
     """Columns over all parts of all events."""
-    integers(pc.list_value_length(lists), Whole(0, MAX_PARTS))
-    members = _members(lists.flatten())
-    _nothing_missing(members)
     found = {}
     for name, column in members.items():
         rule = _PART_RULES[name]
@@ -178,11 +193,13 @@ def _parts(lists: pa.ListArray) -> dict[str, pa.Array]:
     return found
 
 
-def _obey_laws(found: dict[str, pa.Array], part_gpu_ns: pa.Array, lists: pa.ListArray) -> None:
+def _obey_laws(
+    found: dict[str, pa.Array], part_gpu_ns: pa.Array, offsets: pa.Array, counts: pa.Array
+) -> None:
     """What the validator of the request's totals asks."""
     running = pa.concat_arrays(
         [pa.array([0], pa.int64()), pc.cumulative_sum_checked(part_gpu_ns)]
-    ).take(lists.offsets)
+    ).take(offsets)
     demand(pc.equal(found["gpu_ns"], pc.subtract(running[1:], running[:-1])))
     demand(pc.less_equal(found["gpu_prefill_ns"], found["gpu_ns"]))
     demand(pc.less_equal(found["gpu_recompute_ns"], found["gpu_ns"]))
@@ -192,7 +209,7 @@ def _obey_laws(found: dict[str, pa.Array], part_gpu_ns: pa.Array, lists: pa.List
     demand(pc.less_equal(found["delivered_tokens"], visible))
     if "refused" in found["outcome"].dictionary.to_pylist():
         refused = pc.equal(found["outcome"].dictionary_decode(), "refused")
-        reached_none = pc.equal(pc.list_value_length(lists), 0)
+        reached_none = pc.equal(counts, 0)
         demand(pc.or_(pc.invert(refused), reached_none))
 
 

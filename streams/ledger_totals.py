@@ -30,14 +30,50 @@ def ledger_totals(client: Client, sources: Collection[str]) -> LedgerTotals:
     return LedgerTotals(int(row[0]), int(row[1]), _tokens(row[2:]), int(row[-1]))
 
 
-def rolled_up_totals(client: Client, period: Period) -> LedgerTotals:
-    """Finished requests in the published hours of `period`."""
+def rolled_up_totals(
+    client: Client, period: Period, tenants: Collection[str] | None = None
+) -> LedgerTotals:
+    """Finished requests in the published hours of `period`; of some tenants if they are named."""
+    theirs = "" if tenants is None else " AND has({tenants:Array(String)}, tenant)"
     row = client.query(
         f"SELECT sum(requests), 0, {_SUMS} FROM usage_hourly"  # noqa: S608 - our own names
-        " WHERE hour >= {start:DateTime('UTC')} AND hour < {end:DateTime('UTC')}",
-        parameters={"start": period.start, "end": period.end},
+        f" WHERE hour >= {{start:DateTime('UTC')}} AND hour < {{end:DateTime('UTC')}}{theirs}",
+        parameters={"start": period.start, "end": period.end, "tenants": sorted(tenants or ())},
     ).result_rows[0]
     return LedgerTotals(int(row[0]), 0, _tokens(row[2:]), int(row[-1]))
+
+
+@dataclass(frozen=True, slots=True)
+class RequestInLedger:
+    """One finished request: what it is billed for, and what its client received."""
+
+    tenant: str
+    outcome: str
+    tokens: dict[str, int]
+    generated_tokens: int
+    delivered_tokens: int
+
+
+def requests_in_ledger(client: Client, source: str) -> dict[str, RequestInLedger]:
+    """Every finished request of one source, by id; for a source that sent a few thousand."""
+    rows = client.query(
+        "SELECT toString(event_id), tenant, outcome, generated_tokens, delivered_tokens,"  # noqa: S608
+        f" {', '.join(TOKEN_METERS)} FROM usage_events FINAL WHERE source = {{source:UUID}}",
+        parameters={"source": source},
+    ).result_rows
+    return {
+        event_id: RequestInLedger(tenant, outcome, _tokens(used), generated, delivered)
+        for event_id, tenant, outcome, generated, delivered, *used in rows
+    }
+
+
+def attributed_by_engines(client: Client, source: str) -> int:
+    """GPU-ns that the engines of a source attributed to requests, by their signed intervals."""
+    row = client.query(
+        "SELECT sum(attributed_ns) FROM engine_intervals FINAL WHERE source = {source:UUID}",
+        parameters={"source": source},
+    ).result_rows[0]
+    return int(row[0])
 
 
 def dead_letters_of(client: Client, limit: int) -> list[str]:

@@ -29,9 +29,19 @@ class LogTotals:
     gpu_ns: int = 0
     tokens: Counter[str] = field(default_factory=Counter)
 
+    def add(self, other: "LogTotals") -> None:
+        """Add another's totals."""
+        self.events += other.events
+        self.copies += other.copies
+        self.gpu_ns += other.gpu_ns
+        self.tokens.update(other.tokens)
 
-async def count_log(bootstrap: str, sources: Collection[str]) -> LogTotals:
-    """Read `usage.v1` from beginning to end and count the finished requests of `sources`.
+
+Totals = dict[str, LogTotals]
+
+
+async def count_log(bootstrap: str, sources: Collection[str]) -> Totals:
+    """Read `usage.v1` from beginning to end and count the finished requests of each source.
 
     Bounded by the log's end as it is when the reading starts. Memory: one id per request.
 
@@ -46,16 +56,16 @@ async def count_log(bootstrap: str, sources: Collection[str]) -> LogTotals:
     )
     await consumer.start()
     try:
-        return await _count(consumer, frozenset(sources))
+        return await _count(consumer, {source: LogTotals() for source in sources})
     finally:
         await consumer.stop()
 
 
-async def _count(consumer: AIOKafkaConsumer, sources: frozenset[str]) -> LogTotals:
+async def _count(consumer: AIOKafkaConsumer, totals: Totals) -> Totals:
     partitions = [TopicPartition(USAGE.name, number) for number in range(USAGE.partitions)]
     consumer.assign(partitions)
     ends = await consumer.end_offsets(partitions)
-    totals, seen, idle = LogTotals(), set[str](), 0
+    seen, idle = set[str](), 0
     while [one for one in partitions if await consumer.position(one) < ends[one]]:
         fetched = await consumer.getmany(timeout_ms=FETCH_TIMEOUT_MS)
         idle = 0 if fetched else idle + 1
@@ -64,24 +74,24 @@ async def _count(consumer: AIOKafkaConsumer, sources: frozenset[str]) -> LogTota
         for partition, records in fetched.items():
             for record in records:
                 if record.offset < ends[partition]:
-                    _add(totals, seen, sources, record.value)
+                    _add(totals, seen, record.value)
     return totals
 
 
-def _add(totals: LogTotals, seen: set[str], sources: frozenset[str], value: bytes) -> None:
+def _add(totals: Totals, seen: set[str], value: bytes) -> None:
     try:
         event = json.loads(value)
-        if event["type"] != REQUEST_FINISHED or event["source"] not in sources:
+        if event["type"] != REQUEST_FINISHED or event["source"] not in totals:
             return
-        used, event_id = event["data"], event["id"]
+        of_source, used, event_id = totals[event["source"]], event["data"], event["id"]
         if event_id in seen:
-            totals.copies += 1
+            of_source.copies += 1
             return
         counted = {meter: int(used[meter]) for meter in TOKEN_METERS}
         gpu_ns = int(used["gpu_ns"])
     except (ValueError, KeyError, TypeError):
         return  # not an event of ours: ingest has sent it to the dead letters
     seen.add(event_id)
-    totals.events += 1
-    totals.gpu_ns += gpu_ns
-    totals.tokens.update(counted)
+    of_source.events += 1
+    of_source.gpu_ns += gpu_ns
+    of_source.tokens.update(counted)

@@ -31,13 +31,16 @@ class StreamSettings(BaseSettings):
         default=3_000, ge=1, le=600_000, description="longest that a record waits for others"
     )
     ingest_fetch_bytes: int = Field(
-        default=2**19,
+        default=3 * 2**18,
         ge=2**16,
         le=2**26,
         description="of one fetch and partition, compressed; one record may exceed it",
     )
     ingest_buffered_batches: int = Field(
         default=2, ge=1, le=64, description="fetches of one topic that wait to be decoded, about"
+    )
+    ingest_decode_threads: int = Field(
+        default=2, ge=1, le=64, description="partitions that are decoded at the same time"
     )
     ingest_parallel_inserts: int = Field(
         default=2, ge=1, le=64, description="inserts that one worker has open at the same time"

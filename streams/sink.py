@@ -5,7 +5,7 @@ Per partition, one range `[start, end)` after the other: commit `start` with the
 broker's yes; insert each table's rows under one token, again and again until it is taken; the
 next promise confirms it. The same promise, found by a restart or a new owner, is kept first.
 
-Decoding runs beside inserts, in one thread of its own. Nothing here knows Faust: whoever brings
+Decoding runs beside inserts, in threads of its own. Nothing here knows Faust: whoever brings
 record batches and a group can drive it.
 """
 
@@ -101,7 +101,7 @@ class Sink:
         self._writing: dict[Place, asyncio.Task[None]] = {}
         self._opening = asyncio.Lock()
         self._moved = asyncio.Condition()
-        self._decoder = ThreadPoolExecutor(1, "decode")
+        self._decoder = ThreadPoolExecutor(settings.ingest_decode_threads, "decode")
         self._inserter = ThreadPoolExecutor(settings.ingest_parallel_inserts, "insert")
 
     async def take(self, batch: RecordBatch, generation: int) -> None:
@@ -271,9 +271,12 @@ class Sink:
             partition.promise_made(end)
             self._hook("after-promise")
         refused = [one for piece in pieces for one in piece.content.refused]
+        records, tables = sum(piece.rows for piece in pieces), _by_table(pieces)
+        # An insert takes long; the pieces, once gathered, must not lie about for as long.
+        pieces.clear()
         await self._send_dead_letters(place, refused)
         rows = 0
-        for table, parts in _by_table(pieces).items():
+        for table, parts in tables.items():
             self._hook("before-insert")
             rows += sum(map(len, parts))
             await self._insert(place, table, parts, (start, end))
@@ -281,12 +284,17 @@ class Sink:
         partition.range_written()
         self.counters.ranges += 1
         self.counters.rows += rows
-        self.counters.records += sum(piece.rows for piece in pieces)
+        self.counters.records += records
 
     async def _insert(
-        self, place: Place, table: Table, parts: Sequence[pa.Table], bounds: tuple[int, int]
+        self, place: Place, table: Table, parts: list[pa.Table], bounds: tuple[int, int]
     ) -> None:
         """Insert until it is done; what the server refuses for its content is dead-lettered."""
+
+        def insert_all() -> list[RefusedRow]:
+            # One table instead of its parts, and no longer both; a repeated attempt finds the one.
+            parts[:] = [gather(parts)]
+            return insert_what_is_taken(insert, parts[0])
 
         def insert(some: pa.Table) -> None:
             token = insert_token(*place, *bounds, some)
@@ -294,9 +302,7 @@ class Sink:
             self.counters.inserts += 1
 
         async def attempt() -> list[RefusedRow]:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._inserter, lambda: insert_what_is_taken(insert, gather(parts))
-            )
+            return await asyncio.get_running_loop().run_in_executor(self._inserter, insert_all)
 
         started_ns = perf_counter_ns()
         rejected = await self._patiently(attempt, "inserting", place)

@@ -42,6 +42,19 @@ class Whole:
     most: int
 
 
+@dataclass(frozen=True, slots=True)
+class Members:
+    """What JSON held, by contract and field: one row per event, of `parts` one row per part.
+
+    `part_offsets`, one more than events, say which parts are whose, as in an Arrow list.
+    """
+
+    envelope: dict[str, pa.Array]
+    data: dict[str, pa.Array]
+    parts: dict[str, pa.Array]
+    part_offsets: pa.Array
+
+
 def demand(holds: pa.Array) -> None:
     """Raise `Unsure` unless every value is true."""
     if len(holds) and not pc.all(holds, skip_nulls=False).as_py():

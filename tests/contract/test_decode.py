@@ -16,7 +16,7 @@ from schemas.ids import content_hash
 from schemas.tables import USAGE_EVENTS
 from schemas.topics import EVENTS, TOPIC_OF_TYPE, USAGE
 from schemas.units import VALUE_BYTES_MAX
-from streams import fast_usage
+from streams import canonical_usage, fast_usage
 from streams.columns import arrow_schema, table_of_rows
 from streams.decode import decode
 from streams.rows import row_of
@@ -120,7 +120,8 @@ def rewritten_values(draw: st.DrawFn) -> bytes:
         name = draw(st.sampled_from([b"gpus", b"id", b"outcome", b"stop", b"ordinal"]))
         escaped = b"".join(b"\\u%04x" % byte for byte in name)
         return value.replace(name, escaped, 1)
-    number = draw(st.sampled_from([b"1.0", b"1e2", b"-0", b"01", b"1.", b"+1", b"NaN", b"1E400"]))
+    numbers = [b"1.0", b"1e2", b"-0", b"01", b"00", b"1.", b"+1", b" 1", b"0x10", b"NaN", b"1E400"]
+    number = draw(st.sampled_from(numbers))
     return re.sub(rb'("gpus":)[0-9]+', rb"\g<1>" + number, value)
 
 
@@ -182,6 +183,52 @@ def test_the_fast_way_never_takes_what_the_reference_refuses(value: bytes) -> No
     (plain,) = table_of_rows(USAGE_EVENTS, [row]).to_pylist()
     for name, column in columns.items():
         assert column.to_pylist() == [plain[name]], name
+
+
+@given(value=changed_values() | rewritten_values())
+@example(value=b"\xef\xbb\xbf" + compact(load(REQUEST_EXAMPLES[0])))
+@example(value=compact(load(REQUEST_EXAMPLES[0])) + b"\r")
+def test_the_fastest_way_never_takes_what_the_reference_refuses(value: bytes) -> None:
+    good = HostScript("beside").request(OCTOBER_MS).value
+    try:
+        columns, others = fast_usage.columns_of_canonical([good, value])
+    except Unsure:
+        return
+    if others:
+        assert others == [1]
+        return
+    row = expected(value, USAGE.name, 0)
+    assert row is not None, "the fastest way took it"
+    (plain,) = table_of_rows(USAGE_EVENTS, [row]).to_pylist()
+    for name, column in columns.items():
+        assert column.to_pylist()[1] == plain[name], name
+
+
+def test_the_fastest_way_takes_what_emitters_write_and_knows_what_it_leaves() -> None:
+    """Over more bytes than the reader cuts at a time, with other shapes in between."""
+    host = HostScript("canonical")
+    values = [host.request(OCTOBER_MS + place).value for place in range(2_000)]
+    two_parts = json.loads(values[0])
+    part = two_parts["data"]["parts"][0]
+    two_parts["data"]["parts"] = [part, part]
+    strange = {
+        3: compact(two_parts),
+        700: values[700].replace(b'"data":{', b'"data": {'),
+        1_500: b"no,event",
+        1_999: values[1_999][:-1],
+    }
+    for place, value in strange.items():
+        values[place] = value
+    assert len(b"".join(values)) > canonical_usage.BLOCK_BYTES
+    shaped = [value for place, value in enumerate(values) if place not in strange]
+    assert fast_usage.columns_of_canonical(shaped)[1] == []
+    of_another_shape = {place: strange[place] for place in (3, 1_500)}
+    mixed = [
+        of_another_shape.get(place, shaped[0] if place in strange else value)
+        for place, value in enumerate(values)
+    ]
+    assert fast_usage.columns_of_canonical(mixed)[1] == sorted(of_another_shape)
+    assert_same_verdict(values)
 
 
 @given(value=st.binary(max_size=60) | JSON_VALUES.map(lambda value: json.dumps(value).encode()))

@@ -3,12 +3,15 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from inference.simulate.assign import DEFAULT_ASSIGNMENT
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -24,10 +27,13 @@ SPREAD = [
 ]
 
 
-def demo(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+def demo(
+    folder: Path, *options: str, model: str = "none", **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """Without a model: the one with it is in tests/engine/served, where vLLM is installed."""
     return subprocess.run(
-        [sys.executable, "-m", "rentroll", "demo", "--exit", *options],
-        env=os.environ | {"RENTROLL_HOME": str(folder / "home"), "COLUMNS": "100"},
+        [sys.executable, "-m", "rentroll", "demo", "--exit", "--model", model, *options],
+        env=os.environ | {"RENTROLL_HOME": str(folder / "home"), "COLUMNS": "100"} | environment,
         cwd=folder,
         capture_output=True,
         text=True,
@@ -122,3 +128,33 @@ def test_usage_without_a_price_holds_the_invoice_and_bills_nothing_at_zero(
     assert report["events"]["rated"] < len(BURST)
     assert report["events"]["rated"] == report["events"]["stripe"]
     assert "held invoices" in done.stdout
+
+
+def test_where_vllm_cannot_be_installed_it_says_why_and_bills_the_trace_alone(
+    tmp_path: Path,
+) -> None:
+    trace = a_trace(tmp_path, *BURST)
+    done = demo(
+        tmp_path,
+        *("--trace", str(trace), "--report", "report.json"),
+        model="auto",
+        RENTROLL_INFERENCE_CACHE_FOLDER=str(tmp_path / "cache"),
+        UV_OFFLINE="1",
+        UV_CACHE_DIR=str(tmp_path / "uv"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = report_of(tmp_path)
+    assert re.search("the CPU engine|ends in a few minutes", report["why_no_model"])
+    assert "no model was served" in done.stdout
+    assert report["served"] is None
+    assert set(report["events"].values()) == {len(BURST), 0}
+    assert report["closes"]
+
+
+def test_an_assignment_with_a_tenant_of_the_served_model_is_refused(tmp_path: Path) -> None:
+    owners = tmp_path / "owners.yaml"
+    owners.write_text(DEFAULT_ASSIGNMENT.read_text().replace("name: acme\n", "name: fern-legal\n"))
+    done = demo(tmp_path, "--assign", str(owners), model="auto")
+    assert done.returncode == 1
+    assert "fern-legal" in done.stderr
+    assert servers_of(tmp_path) == []

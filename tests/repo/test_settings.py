@@ -16,7 +16,17 @@ UNITS = {
     *("ns", "us", "ms", "s", "minutes", "hours", "days", "bytes", "kb", "mb", "gb"),
     *("events", "records", "rows", "requests", "tokens", "intervals", "gpus", "sequences", "steps"),
     *("invoices", "lines", "calls", "reasons", "candidates", "sources", "partitions", "replicas"),
-    *("attempts", "retries", "workers", "connections", "files", "batches", "parts", "inserts"),
+    *(
+        "attempts",
+        "retries",
+        "workers",
+        "connections",
+        "files",
+        "batches",
+        "parts",
+        "inserts",
+        "threads",
+    ),
     *("percent", "ppm", "minor", "port", "seed"),
 }
 """What the last word of a number's name may be."""

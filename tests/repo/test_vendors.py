@@ -25,6 +25,10 @@ IMPORTERS: dict[str, set[str]] = {
     "faust": {"streams/app.py", "streams/batch_transport.py", "streams/group.py"},
     "mode": {"streams/app.py"},
     "vllm": {"inference/vllm*.py"},
+    # In the engine's environment only, where the demo's model is converted.
+    "transformers": {"inference/convert_gguf.py"},
+    "torch": {"inference/convert_gguf.py"},
+    "openai": {"rentroll/demo_traffic.py"},
     "typst": {"billing/statement_pdf.py"},
     "jinja2": {"billing/statement_html.py"},
     "yaml": {"billing/yaml_source.py", "inference/simulate/lined_yaml.py"},

@@ -1,10 +1,11 @@
 """Writes a host's history into real spools, and reads back what its sidecar made of it."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from inference.emitted_totals import emitted_totals
 from inference.host_source import OUTBOXES_FOLDER
 from inference.outbox import OutboxReader
 from inference.settings import InferenceSettings
@@ -16,7 +17,7 @@ from schemas.decode import decode_event
 from schemas.envelope import Envelope
 from schemas.fleet import EngineInterval, RangePurpose, SignedRange
 from schemas.ids import content_hash, range_sha256
-from schemas.usage import RequestFinished
+from schemas.usage import TOKEN_METERS, RequestFinished
 from tests.support.host_history import HostHistory
 
 ALL_ROWS = 1_000_000
@@ -50,6 +51,7 @@ def assert_whole_story(history: HostHistory, settings: InferenceSettings) -> Non
     events = outbox_events(settings)
     finished = Counter(event.id for _, event in events if isinstance(event, RequestFinished))
     assert finished == Counter(list(history.opened))
+    assert_totals_are_of(settings, events)
     first, last = events[0][1], events[-1][1]
     assert isinstance(first, SourceOpened)
     assert isinstance(last, SourceClosed)
@@ -66,6 +68,20 @@ def assert_whole_story(history: HostHistory, settings: InferenceSettings) -> Non
         covered = hashes[signed.sequence_first - 1 : signed.sequence_last]
         assert signed.sha256 == range_sha256(covered)
         assert range_is_signed(key, source, purpose, signed)
+
+
+def assert_totals_are_of(
+    settings: InferenceSettings, events: Sequence[tuple[bytes, Envelope]]
+) -> None:
+    """What the sidecar says that it emitted is what is in its outbox."""
+    (folder,) = (settings.host_folder / OUTBOXES_FOLDER).iterdir()
+    totals = emitted_totals(folder)
+    requests = [event.data for _, event in events if isinstance(event, RequestFinished)]
+    assert totals.requests == len(requests)
+    assert totals.gpu_ns == sum(one.gpu_ns for one in requests)
+    assert totals.tokens == {
+        meter: sum(getattr(one, meter) for one in requests) for meter in TOKEN_METERS
+    }
 
 
 def settings_for(folder: Path) -> InferenceSettings:

@@ -6,7 +6,8 @@ from dataclasses import replace
 from rich.console import Console
 
 from rentroll.demo_views import show_report
-from rentroll.report import STAGES, RunReport, StageTotals
+from rentroll.report import STAGES, RunReport, ServedReport, StageTotals
+from rentroll.served_counts import Side
 
 LARGE = StageTotals(
     events=19_366,
@@ -61,3 +62,32 @@ def test_tokens_of_a_rare_kind_are_shown_where_one_stage_has_them() -> None:
     text = shown(report)
     assert "1,234" in text
     assert "does not add up" in text
+
+
+def test_the_served_model_has_a_table_of_its_own_with_both_ends() -> None:
+    report = a_report()
+    unseen = {"output_text_tokens": 37}
+    clients = Side(81, {**LARGE.tokens, "output_text_tokens": 4_088_628}, 0, unseen)
+    served = ServedReport(
+        model="small",
+        license="Apache-2.0",
+        totals=report.totals,
+        clients=replace(clients, events=LARGE.events),
+        engine=Side(19_339, LARGE.tokens, 27, {}, LARGE.gpu_ns),
+        endings={"answered": 54, "cut": 18},
+        disagreements=(),
+        seconds={},
+    )
+    text = shown(replace(report, served=served))
+    assert "54 answered, 18 cut" in text
+    assert text.count("34,017,783,418,379") == 2 * len(STAGES) + 1
+    for figure in ("4,088,628", "37", "19,339", "27"):
+        assert figure in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "every identity closes to zero" in text
+
+
+def test_why_no_model_was_served_is_said() -> None:
+    text = shown(replace(a_report(), why_no_model="no room on /cache: set THAT to another disk"))
+    assert "no room on /cache: set THAT to another disk" in text
+    assert "every identity closes to zero" in text

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from rentroll.report import STAGES, RunReport, StageTotals
+from rentroll.report import STAGES, RunReport, ServedReport, StageTotals
+from rentroll.served_counts import Side
 
 COUNTED = StageTotals(
     events=3,
@@ -26,6 +27,20 @@ def a_report() -> RunReport:
         invoices=1,
         currency="USD",
         seconds={"ingest": 1.5},
+    )
+
+
+def a_served_report() -> ServedReport:
+    side = Side(events=COUNTED.events, tokens=COUNTED.tokens)
+    return ServedReport(
+        model="small",
+        license="Apache-2.0",
+        totals=a_report().totals,
+        clients=side,
+        engine=replace(side, gpu_ns=COUNTED.gpu_ns),
+        endings={"answered": 3},
+        disagreements=(),
+        seconds={"boot": 9.5},
     )
 
 
@@ -85,3 +100,44 @@ def test_json_names_every_stage_where_it_applies() -> None:
     assert shown["amount_minor"] == {"rated": 250, "stripe": 250, "difference": 0}
     assert shown["held_hours"] == 0
     assert shown["seconds"] == {"ingest": 1.5}
+
+
+def test_what_clients_engine_and_every_stage_counted_alike_closes() -> None:
+    assert replace(a_report(), served=a_served_report()).closes()
+
+
+@pytest.mark.parametrize("side", ["clients", "engine"])
+@pytest.mark.parametrize(
+    "change",
+    [{"events": 4}, {"tokens": COUNTED.tokens | {"output_text_tokens": 8}}, {"gpu_ns": 999}],
+    ids=["a request", "a token", "a nanosecond"],
+)
+def test_one_unit_that_clients_or_engine_counted_apart_does_not_close(
+    side: str, change: dict[str, object]
+) -> None:
+    served = a_served_report()
+    other = replace(getattr(served, side), **change)
+    assert not replace(a_report(), served=replace(served, **{side: other})).closes()
+
+
+def test_what_a_side_cannot_know_counts_with_what_it_counted() -> None:
+    served = a_served_report()
+    fewer = COUNTED.tokens | {"output_text_tokens": 5}
+    clients = replace(served.clients, tokens=fewer, unseen_tokens={"output_text_tokens": 2})
+    told = replace(served, clients=clients)
+    assert told.closes()
+    assert told.as_json()["unseen"]["clients"] == {"events": 0, "output_text_tokens": 2}
+
+
+def test_a_request_on_which_client_and_ledger_differ_does_not_close() -> None:
+    served = replace(a_served_report(), disagreements=("fern chat: told 8, holds 9",))
+    assert not replace(a_report(), served=served).closes()
+
+
+def test_json_of_the_served_model_names_both_ends_beside_every_stage() -> None:
+    shown = replace(a_report(), served=a_served_report()).as_json()["served"]
+    assert set(shown["events"]) == {"clients", "engine", *STAGES, "difference"}
+    assert set(shown["gpu_ns"]) == {"engine", *STAGES, "difference"}
+    assert set(shown["amount_minor"]) == {"rated", "stripe", "difference"}
+    assert shown["tokens"]["clients"] == 21
+    assert a_report().as_json()["served"] is None
