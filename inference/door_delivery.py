@@ -172,6 +172,7 @@ class Delivery:
             # Of a stream that was cut it speaks of the time of the cut: no total to bill by.
             usage=usage if self.complete else None,
             delivered_tokens=self._delivered(usage),
+            counted=self._hooked,
             engine_requests=self._engine_requests(),
         )
 
@@ -215,6 +216,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: str
     usage: ClientUsage | None
     delivered_tokens: int
+    counted: bool
     engine_requests: int
 
 

@@ -78,7 +78,10 @@ class DoorClose(msgspec.Struct, frozen=True, kw_only=True):
         http_status: What was sent, or would have been: 499 where the client left first.
         ending: See `DoorEnding`.
         finish_reason: `stop`, `length`, ... as the client saw it; empty where it saw none.
-        delivered_tokens: Handed to the client's connection.
+        delivered_tokens: Handed to the client's connection: a cut stream counts what the network
+            had not yet taken, too, so it can be above what the client has read.
+        counted: Whether the server's hook counted `delivered_tokens`; else they are chunks, which
+            hold more tokens than one, or none, and are no amount to bill by.
         reasoning_tokens: Of the tokens delivered or in `usage`, those that were thinking.
         usage: Where the server computed one.
         first_token_mono_ns: 0 where none came.
@@ -91,6 +94,7 @@ class DoorClose(msgspec.Struct, frozen=True, kw_only=True):
     ending: DoorEnding
     finish_reason: str = ""
     delivered_tokens: int = 0
+    counted: bool = False
     reasoning_tokens: int = 0
     usage: ClientUsage | None = None
     first_token_mono_ns: int = 0

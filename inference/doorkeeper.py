@@ -176,6 +176,7 @@ class Doorkeeper:
                 ending=ending.ending,
                 finish_reason=ending.finish_reason,
                 delivered_tokens=ending.delivered_tokens,
+                counted=ending.counted,
                 reasoning_tokens=ending.usage.reasoning_tokens if ending.usage else 0,
                 usage=ending.usage,
                 first_token_mono_ns=admitted.delivery.first_mono_ns,
@@ -253,6 +254,7 @@ class Doorkeeper:
                 finish_reason="",
                 usage=None,
                 delivered_tokens=0,
+                counted=False,
                 engine_requests=delivery.engine_requests,
             )
 

@@ -4,7 +4,8 @@ Who is billed for what
     The client's `usage`, where the server computed one, is what the client was told, so it is what
     counts: with it `n` samples share one prompt, beams that were dropped are not sold, and what
     was generated behind a stop string is `hidden`. Without it (the client left, or the answer was
-    cut) the engine's own count does: everything generated, and each prompt once.
+    cut) the engine's own count does: everything generated, and each prompt once. Chunks that the
+    door took for tokens, because the server had no hook, never decide where an engine has counted.
     `input_cache_read` is what the cache held when the first sample of a prompt was scheduled; what
     samples of one request share among themselves is nobody's cached read.
 """
@@ -287,10 +288,8 @@ def _tokens(close: DoorClose | None, parts: Sequence[EnginePart], outcome: Outco
     usage = close.usage if close else None
     if usage is not None:
         prompt, output = usage.input_tokens, usage.output_tokens
-    elif close is not None and close.ending == "finished" and delivered:
-        output = delivered
     else:
-        output = max(generated, delivered)
+        output = _output_without_usage(close, generated, has_parts=bool(parts))
     reasoning = max(usage.reasoning_tokens if usage else 0, close.reasoning_tokens if close else 0)
     cached = min(cached, prompt)
     reasoning = min(reasoning, output)
@@ -303,6 +302,14 @@ def _tokens(close: DoorClose | None, parts: Sequence[EnginePart], outcome: Outco
         delivered=min(delivered, output),
         hidden=max(generated - output, 0),
     )
+
+
+def _output_without_usage(close: DoorClose | None, generated: int, *, has_parts: bool) -> int:
+    if close is None or (has_parts and not close.counted):
+        return generated
+    if close.ending == "finished" and close.delivered_tokens:
+        return close.delivered_tokens
+    return max(generated, close.delivered_tokens)
 
 
 def _prompts(parts: Sequence[EnginePart]) -> tuple[int, int]:

@@ -244,6 +244,7 @@ class HostHistory:
             ending=ending,
             finish_reason="length" if ending == "finished" else "",
             delivered_tokens=generated if ending == "finished" else generated // 2,
+            counted=True,
             usage=usage if ending == "finished" else None,
             closed_unix_ns=self.now_ns,
             closed_mono_ns=self.now_ns - MONO_OFFSET_NS,

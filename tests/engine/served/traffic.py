@@ -119,6 +119,10 @@ def _usage(content: dict[str, Any], seen: Seen) -> None:
         seen.output_tokens = usage.get("completion_tokens", usage.get("output_tokens"))
 
 
+BEAMS = {"use_beam_search": True, "n": 2, "max_tokens": 6}
+CHOICE = {"structured_outputs": {"choice": ["hello world", "quick fox"]}, "ignore_eos": False}
+
+
 Send = Callable[[ServedHost, random.Random, int, Seen], None]
 WITH_USAGE = {"stream_options": {"include_usage": True}}
 KINDS: list[tuple[str, Send]] = [
@@ -175,4 +179,7 @@ KINDS: list[tuple[str, Send]] = [
         ),
     ),
     ("two chats", lambda h, d, k, s: _stream(h, k, s, CHAT, _chat(d, n=2))),
+    ("logprobs", lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d, logprobs=2))),
+    ("beams", lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d, **BEAMS))),
+    ("structured", lambda h, d, k, s: _whole(h, k, s, CHAT, _chat(d, **CHOICE))),
 ]

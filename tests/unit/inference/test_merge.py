@@ -97,6 +97,7 @@ def closed(ending: DoorEnding = "finished", **changes: Any) -> Record:
         "http_status": 200,
         "ending": ending,
         "finish_reason": "stop",
+        "counted": True,
         "closed_unix_ns": START_NS + 500,
         "closed_mono_ns": START_NS + 500 - MONO_OFFSET_NS,
         "engine_requests": 1,
@@ -166,6 +167,21 @@ def test_client_that_left_pays_for_what_was_generated() -> None:
     assert (data.outcome, data.http_status, data.finish_reason) == ("client_gone", 499, "abort")
     assert tokens(data) == (6, 0, 8, 8, 0)
     assert data.delivered_tokens == 3
+
+
+@pytest.mark.parametrize("ending", ["finished", "aborted", "failed"])
+@pytest.mark.parametrize("chunks", [1, 25])
+def test_chunks_that_nobody_counted_never_decide_what_is_billed(
+    ending: DoorEnding, chunks: int
+) -> None:
+    data = billed(part(1), close=closed(ending, counted=False, delivered_tokens=chunks))
+    assert tokens(data)[2:] == (10, 10, 0)
+    assert data.delivered_tokens == min(chunks, 10)
+
+
+def test_stop_string_without_usage_is_counted_as_the_hook_counted_it() -> None:
+    data = billed(part(1), close=closed(delivered_tokens=7))
+    assert tokens(data)[2:] == (7, 10, 3)
 
 
 def test_refused_request_has_no_tokens_and_no_part() -> None:
