@@ -164,14 +164,15 @@ def _text(column: _Column, values: pa.Array) -> pa.Array:
 
 
 def _behind_key(column: _Column, values: pa.Array) -> pa.Array:
-    demand(pc.starts_with(values, pattern=column.key))
-    end = None
-    if column.closing:
-        demand(pc.ends_with(values, pattern=column.closing))
-        end = -len(column.closing)
-    # Without an end, it would not tell a value from nothing; nothing is as long as this.
-    cut = pc.binary_slice(values, len(column.key), 2**31 - 1 if end is None else end)
-    return cut.cast(pa.string())
+    key, closing = column.key, column.closing
+    demand(pc.starts_with(values, pattern=key))
+    if not closing:
+        # A whole number, to its end: no value is as long as this.
+        return pc.binary_slice(values, len(key), 2**31 - 1).cast(pa.string())
+    demand(pc.ends_with(values, pattern=closing))
+    # One quote cannot open and close.
+    demand(pc.greater_equal(pc.binary_length(values), len(key) + len(closing)))
+    return pc.binary_slice(values, len(key), -len(closing)).cast(pa.string())
 
 
 def _whole_numbers(texts: pa.Array) -> pa.Array:

@@ -204,6 +204,19 @@ def test_the_fastest_way_never_takes_what_the_reference_refuses(value: bytes) ->
         assert column.to_pylist()[1] == plain[name], name
 
 
+@pytest.mark.parametrize("field", ["client_request_id", "end_user", "adapter", "finish_reason"])
+def test_a_quote_that_opens_a_text_does_not_close_it_too(field: str) -> None:
+    event = load(REQUEST_EXAMPLES[0])
+    event["data"][field] = ""
+    whole = compact(event)
+    assert fast_usage.columns_of_canonical([whole])[1] == []
+    cut = whole.replace(f'"{field}":""'.encode(), f'"{field}":"'.encode())
+    assert cut != whole
+    with pytest.raises(Unsure):
+        fast_usage.columns_of_canonical([cut])
+    assert_same_verdict([cut, whole])
+
+
 def test_the_fastest_way_takes_what_emitters_write_and_knows_what_it_leaves() -> None:
     """Over more bytes than the reader cuts at a time, with other shapes in between."""
     host = HostScript("canonical")
