@@ -153,7 +153,7 @@ def test_ctrl_c_lets_a_running_request_finish_and_bills_all_of_it(
     assert answers[0].json()["usage"]["completion_tokens"] == 600
     assert all_dead(marks)
     finished = assert_story_is_whole(served, bootstrap, source)
-    assert [one.data.outcome for one in finished] == ["stop", "length"] or len(finished) == 2
+    assert len(finished) == 2
     assert sum(one.data.output_text_tokens for one in finished) == 604
     assert served.text().count("is closed") == 1
 
