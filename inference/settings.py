@@ -14,7 +14,7 @@ class InferenceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="RENTROLL_INFERENCE_", frozen=True, extra="ignore")
 
-    attribution: Literal["fixed_marginal", "token_share", "equal"] = Field(
+    attribution: Literal["fixed_marginal", "fixed_marginal.1", "token_share", "equal"] = Field(
         default="fixed_marginal", description="how a step's GPU time is split over its requests"
     )
     step_cap_ns: int = Field(
