@@ -15,7 +15,7 @@ numbers) or by the contract's rules behind (everything else).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,7 +24,7 @@ from pyarrow import csv
 from schemas.fields import Contract
 from schemas.tables import USAGE_EVENTS
 from schemas.usage import EnginePart, RequestFinished, RequestFinishedData
-from streams.vectors import Members, Unsure, demand
+from streams.vectors import Members, Unsure, demand, only_chunk
 
 _REPEATED = {"specversion", "type", "datacontenttype", "subject", "source", "engine"} | {
     column.name for column in USAGE_EVENTS.columns if column.type.startswith("LowCardinality")
@@ -39,7 +39,6 @@ _QUOTE, _LAST = b'"', b"}]}}"
 class _Column:
     """One member between two commas: `key`, its value, and what closes it."""
 
-    place: int
     contract: type[Contract]
     name: str
     key: bytes
@@ -58,26 +57,23 @@ def _layout() -> list[_Column]:
             whole = field.annotation is int
             quote = b"" if whole else _QUOTE
             key = opening + f'"{name}":'.encode() + quote
-            columns.append(_Column(len(columns), contract, name, key, quote, whole))
+            columns.append(_Column(contract, name, key, quote, whole))
             opening = b""
 
     add(RequestFinished, b"{", nested="data")
     add(RequestFinishedData, b'"data":{', nested="parts")
     add(EnginePart, b'"parts":[{')
     last = columns[-1]
-    columns[-1] = _Column(
-        last.place, last.contract, last.name, last.key, last.closing + _LAST, last.whole
-    )
+    columns[-1] = replace(last, closing=last.closing + _LAST)
     return columns
 
 
 _LAYOUT = _layout()
-_NAMES = [str(column.place) for column in _LAYOUT]
+_NAMES = [str(place) for place in range(len(_LAYOUT))]
+_WORDS = pa.dictionary(pa.int32(), pa.binary())
 _TYPES = {
-    str(column.place): pa.dictionary(pa.int32(), pa.binary())
-    if column.name in _REPEATED and not column.whole
-    else pa.binary()
-    for column in _LAYOUT
+    place: _WORDS if column.name in _REPEATED else pa.binary()
+    for place, column in zip(_NAMES, _LAYOUT, strict=True)
 }
 _PARSE = {"quote_char": False, "double_quote": False, "escape_char": False}
 _CONVERT = csv.ConvertOptions(
@@ -105,7 +101,7 @@ def split(values: Sequence[bytes]) -> tuple[Members, list[int]]:
     table = _read(joined, others)
     if not len(table) or len(table) + len(others) != len(values):
         raise Unsure
-    return _members([_only_chunk(column) for column in table.columns]), others
+    return _members([only_chunk(column) for column in table.columns]), others
 
 
 def _read(joined: bytes, others: list[int]) -> pa.Table:
@@ -180,9 +176,3 @@ def _whole_numbers(texts: pa.Array) -> pa.Array:
     demand(pc.ascii_is_decimal(texts))
     demand(pc.equal(pc.starts_with(texts, pattern="0"), pc.equal(texts, "0")))
     return texts.cast(pa.int64())
-
-
-def _only_chunk(column: pa.ChunkedArray) -> pa.Array:
-    if column.num_chunks == 1:
-        return column.chunk(0)
-    return column.unify_dictionaries().combine_chunks()

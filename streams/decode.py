@@ -174,8 +174,7 @@ class _Run:
     def take_the_fast_way(self) -> list[int]:
         """Gather what the fast way is sure of; returns what it leaves to the reference."""
         left = [place for place, value in enumerate(self._values) if value is None]
-        places = range(len(self._values))
-        present = [place for place in places if place not in left] if left else places
+        present = _without(range(len(self._values)), left)
         self._halve_until_sure(self._take_canonical(present), left)
         return left
 
@@ -188,7 +187,7 @@ class _Run:
         except Unsure:
             return places
         rest = [places[n] for n in others]
-        self._take([n for n in places if n not in set(rest)] if rest else places, columns)
+        self._take(_without(places, rest), columns)
         return rest
 
     def _halve_until_sure(self, places: Sequence[int], left: list[int]) -> None:
@@ -223,6 +222,13 @@ class _Run:
         columns["kafka_offset"] = pa.array([offsets[place] for place in places], pa.uint64())
         schema = arrow_schema(USAGE_EVENTS)
         self._tables.append(pa.table([columns[name] for name in schema.names], schema=schema))
+
+
+def _without(places: Sequence[int], some: Sequence[int]) -> Sequence[int]:
+    if not some:
+        return places
+    gone = set(some)
+    return [place for place in places if place not in gone]
 
 
 def _reason(detail: str) -> str:

@@ -33,6 +33,7 @@ from streams.vectors import (
     instants,
     integers,
     names,
+    only_chunk,
     repeated_uuids,
     texts,
     uuid7_times,
@@ -139,7 +140,7 @@ def _parse(values: Sequence[bytes]) -> Members:
     )
     if len(table) != len(values):
         raise Unsure
-    envelope = {name: _only_chunk(table.column(name)) for name in table.column_names}
+    envelope = {name: only_chunk(table.column(name)) for name in table.column_names}
     data = _members(envelope.pop("data"))
     lists = data.pop("parts")
     _nothing_missing(envelope | data | {"parts": lists})
@@ -223,10 +224,6 @@ def _members(structs: pa.StructArray) -> dict[str, pa.Array]:
 def _nothing_missing(members: dict[str, pa.Array]) -> None:
     if any(column.null_count for column in members.values()):
         raise Unsure
-
-
-def _only_chunk(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _as_stored(name: str, column: pa.Array) -> pa.Array:

@@ -50,20 +50,19 @@ class RequestInLedger:
     tenant: str
     outcome: str
     tokens: dict[str, int]
-    generated_tokens: int
     delivered_tokens: int
 
 
 def requests_in_ledger(client: Client, source: str) -> dict[str, RequestInLedger]:
     """Every finished request of one source, by id; for a source that sent a few thousand."""
     rows = client.query(
-        "SELECT toString(event_id), tenant, outcome, generated_tokens, delivered_tokens,"  # noqa: S608
+        "SELECT toString(event_id), tenant, outcome, delivered_tokens,"  # noqa: S608
         f" {', '.join(TOKEN_METERS)} FROM usage_events FINAL WHERE source = {{source:UUID}}",
         parameters={"source": source},
     ).result_rows
     return {
-        event_id: RequestInLedger(tenant, outcome, _tokens(used), generated, delivered)
-        for event_id, tenant, outcome, generated, delivered, *used in rows
+        event_id: RequestInLedger(tenant, outcome, _tokens(used), delivered)
+        for event_id, tenant, outcome, delivered, *used in rows
     }
 
 

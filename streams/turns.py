@@ -15,7 +15,7 @@ class Turns:
             at_once: Pieces of work that may be under way, those that wait for their turn included.
         """
         self._slots = asyncio.Semaphore(at_once)
-        self._last: defaultdict[Hashable, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._turn_of: defaultdict[Hashable, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def start(self, key: Hashable, work: Callable[[], Awaitable[None]]) -> None:
@@ -26,7 +26,7 @@ class Turns:
             work: Has to say by itself to whoever cares that it failed.
         """
         await self._slots.acquire()
-        task = asyncio.ensure_future(self._in_turn(self._last[key], work))
+        task = asyncio.ensure_future(self._in_turn(self._turn_of[key], work))
         self._under_way.add(task)
         task.add_done_callback(self._done)
 
@@ -45,4 +45,5 @@ class Turns:
         self._under_way.discard(task)
         self._slots.release()
         if not task.cancelled():
+            # Whoever cares has been told by the work itself; asyncio would else complain to nobody.
             task.exception()

@@ -55,6 +55,13 @@ class Members:
     part_offsets: pa.Array
 
 
+def only_chunk(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece."""
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return column.unify_dictionaries().combine_chunks()
+
+
 def demand(holds: pa.Array) -> None:
     """Raise `Unsure` unless every value is true."""
     if len(holds) and not pc.all(holds, skip_nulls=False).as_py():
