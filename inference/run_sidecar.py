@@ -128,28 +128,45 @@ def keys_kept_fresh(settings: InferenceSettings, store_url: str, clock: Clock) -
         yield
         return
     store = open_store(store_url)
-    done = threading.Event()
 
     def refresh() -> None:
-        while not done.wait(settings.door_keys_refresh_s):
-            try:
-                export_keys(store, settings.door_keys_file, clock)
-            except (SQLAlchemyError, OSError) as error:
-                _log.warning("keys are not refreshed: %s", error)
+        try:
+            export_keys(store, settings.door_keys_file, clock)
+        except (SQLAlchemyError, OSError) as error:
+            _log.warning("keys are not refreshed: %s", error)
 
     try:
-        export_keys(store, settings.door_keys_file, clock)
-    except SQLAlchemyError as error:
+        try:
+            export_keys(store, settings.door_keys_file, clock)
+        except SQLAlchemyError as error:
+            raise _store_refuses(error) from error
+        interval_s = settings.door_keys_refresh_s
+        with _every(interval_s, "keys", refresh, first_after_s=interval_s):
+            yield
+    finally:
         store.dispose()
-        raise _store_refuses(error) from error
-    refreshing = threading.Thread(target=refresh, name="keys", daemon=True)
-    refreshing.start()
+
+
+@contextmanager
+def _every(
+    interval_s: float, name: str, do: Callable[[], None], *, first_after_s: float
+) -> Iterator[None]:
+    """Call `do` again and again, on a thread of its own, while the block runs."""
+    done = threading.Event()
+
+    def repeat() -> None:
+        wait_s = first_after_s
+        while not done.wait(wait_s):
+            do()
+            wait_s = interval_s
+
+    repeating = threading.Thread(target=repeat, name=name, daemon=True)
+    repeating.start()
     try:
         yield
     finally:
         done.set()
-        refreshing.join()
-        store.dispose()
+        repeating.join()
 
 
 class _Told:
@@ -197,24 +214,15 @@ class _Told:
 @contextmanager
 def _telling(told: _Told, stop: threading.Event) -> Iterator[None]:
     """Tell every second while the block runs."""
-    done = threading.Event()
 
-    def tell_often() -> None:
-        while True:
-            try:
-                told.tell("draining" if stop.is_set() else "open")
-            except RentrollError as error:
-                _log.warning("status is not written: %s", error)
-            if done.wait(STATUS_S):
-                return
+    def tell() -> None:
+        try:
+            told.tell("draining" if stop.is_set() else "open")
+        except RentrollError as error:
+            _log.warning("status is not written: %s", error)
 
-    telling = threading.Thread(target=tell_often, name="status", daemon=True)
-    telling.start()
-    try:
+    with _every(STATUS_S, "status", tell, first_after_s=0):
         yield
-    finally:
-        done.set()
-        telling.join()
 
 
 def _store_refuses(error: SQLAlchemyError) -> ServerError:

@@ -17,15 +17,14 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from infra.local_server import last_lines
-from infra.process_mark import PROC, ProcessMark, mark
+from infra.process_mark import ProcessMark, mark
+from infra.process_tree import children_by_parent
 from schemas.errors import ServerError
 
 RUN_FILE = "serve.json"
 LOCK_FILE = "serve.lock"
 _KILL_S = 10.0
 _POLL_S = 0.02
-_PARENT_FIELD = 1
-"""Of /proc/PID/stat, counted behind the `)` that ends the command name."""
 
 
 class Run(BaseModel):
@@ -203,13 +202,7 @@ def read_run(folder: Path) -> Run:
 
 def _tree_of(warden: int, command: int) -> list[int]:
     """Pids from the warden down, each before its children; these two where there is no /proc."""
-    children: dict[int, list[int]] = {}
-    for entry in PROC.glob("[0-9]*"):
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        children.setdefault(int(fields[_PARENT_FIELD]), []).append(int(entry.name))
+    children = children_by_parent()
     found = [warden, command]
     for pid in found:
         found += [child for child in sorted(children.get(pid, [])) if child not in found]

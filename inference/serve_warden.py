@@ -10,7 +10,8 @@ is the first line on stdout; what it prints goes to stderr.
   the warden, in whatever group or session they are.
 - If the warden itself is killed, the kernel kills the command (Linux); its supervisor the rest.
 
-It imports nothing but the standard library and `infra.guard`, and starts in milliseconds.
+It imports the standard library and two files of `infra` that do no more, and starts in
+milliseconds.
 """
 
 import ctypes
@@ -21,19 +22,16 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import FrameType
 
 from infra.guard import die_with_parent
+from infra.process_tree import PROC, children_by_parent
 
 POLL_S = 0.2
 LEFT_BEHIND_S = 5.0
 """What those that a dead command leaves behind have to end by themselves: an engine writes its last
 interval in that time."""
 _PR_SET_CHILD_SUBREAPER = 36
-_PROC = Path("/proc")
-_PARENT_FIELD = 1
-"""Of /proc/PID/stat, counted behind the `)` that ends the command name."""
 
 
 class Warden:
@@ -52,7 +50,7 @@ class Warden:
         """Exit status of the command; 128 and the signal's number if one ended it."""
         self._listen()
         _become_reaper()
-        dies = functools.partial(die_with_parent, os.getpid()) if _PROC.is_dir() else None
+        dies = functools.partial(die_with_parent, os.getpid()) if PROC.is_dir() else None
         child = subprocess.Popen(  # noqa: S603 - our parent's command, no shell
             command,
             stdin=subprocess.DEVNULL,
@@ -109,11 +107,11 @@ def end_what_is_left(group: int, grace_s: float) -> None:
     asked: set[int] = set()
     while _reap():
         killing = time.monotonic() >= deadline_s
-        for pid in _children():
+        for pid in children_by_parent().get(os.getpid(), ()):
             if killing or pid not in asked:
                 asked.add(pid)
                 _signal(pid, signal.SIGKILL if killing else signal.SIGTERM)
-        if killing and not _PROC.is_dir():
+        if killing and not PROC.is_dir():
             break
         time.sleep(POLL_S / 10)
     try:
@@ -130,19 +128,6 @@ def _reap() -> bool:
     except ChildProcessError:
         return False
     return True
-
-
-def _children() -> list[int]:
-    me = os.getpid()
-    found = []
-    for entry in _PROC.glob("[0-9]*"):
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[_PARENT_FIELD]) == me:
-            found.append(int(entry.name))
-    return found
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

@@ -64,7 +64,7 @@ def ensure_environment(settings: InferenceSettings, say: Say) -> Path:
         return folder
     _refuse_machine(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(folder, say):
+    with alone(folder, say):
         # Somebody else may have built it while we waited.
         if not python_of(folder).exists():
             _build(folder, say)
@@ -198,8 +198,8 @@ _REMEDIES = (
 
 
 @contextmanager
-def _alone(folder: Path, say: Say) -> Iterator[None]:
-    """One installation at a time; the others wait for it."""
+def alone(folder: Path, say: Say) -> Iterator[None]:
+    """One installation of `folder` at a time; the others wait for it."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     descriptor = os.open(folder.with_name(f"{folder.name}.lock"), flags, 0o640)
     try:

@@ -3,11 +3,11 @@
 import os
 import signal
 import subprocess
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-PROC = Path("/proc")
+from infra.process_tree import PROC
+
 START_TIME_FIELD = 19
 """Of /proc/PID/stat, counted behind the `)` that ends the command name (field 22 of all)."""
 

@@ -18,6 +18,7 @@ from inference.demo_model import MODEL_NAME, ensure_model
 from inference.emitted_totals import EmittedTotals, emitted_totals
 from inference.host_source import outboxes_of
 from inference.serve import Serving, serving_model
+from inference.serve_command import CPU_DEFAULTS
 from inference.settings import InferenceSettings
 from inference.vllm_environment import ensure_environment
 from infra.api_keys import KeyTerms, Scope
@@ -42,8 +43,7 @@ OPTIONS = (
     "--enable-prompt-tokens-details",
 )
 QUIET = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    **CPU_DEFAULTS,
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",

@@ -29,11 +29,7 @@ HIDDEN_AT_ZERO = frozenset({"input_cache_write_tokens", "output_reasoning_tokens
 def closing_table(report: RunReport) -> Table:
     """A line per stage, a column per quantity, and the differences below; fits 80 columns."""
     table, shown = _table(report.rows(), report.currency)
-    for stage in STAGES:
-        cells = (_cell(row, row.at.get(stage), report.currency) for row in shown)
-        table.add_row(STAGE_TITLES[stage], *cells)
-    table.add_section()
-    table.add_row("difference", *(_difference(row) for row in shown))
+    _add_stages(table, shown, report.currency)
     return table
 
 
@@ -43,11 +39,7 @@ def served_table(served: ServedReport, currency: str) -> Table:
     for name, side in served.sides().items():
         table.add_row(SIDE_TITLES[name], *(_seen(side, row) for row in shown))
         table.add_row("  cannot know", *(_unseen(side, row) for row in shown), style="dim")
-    for stage in STAGES:
-        cells = (_cell(row, row.at.get(stage), currency) for row in shown)
-        table.add_row(STAGE_TITLES[stage], *cells)
-    table.add_section()
-    table.add_row("difference", *(_difference(row) for row in shown))
+    _add_stages(table, shown, currency)
     return table
 
 
@@ -60,6 +52,15 @@ def _table(rows: list[Row], currency: str) -> tuple[Table, list[Row]]:
         title = (currency or "amount") if row.name == "amount_minor" else TITLES[row.name]
         table.add_column(title, justify="right", no_wrap=True)
     return table, shown
+
+
+def _add_stages(table: Table, shown: list[Row], currency: str) -> None:
+    """A line per stage, and the differences below."""
+    for stage in STAGES:
+        cells = (_cell(row, row.at.get(stage), currency) for row in shown)
+        table.add_row(STAGE_TITLES[stage], *cells)
+    table.add_section()
+    table.add_row("difference", *(_difference(row) for row in shown))
 
 
 def _seen(side: Side, row: Row) -> str:

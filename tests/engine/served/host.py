@@ -14,6 +14,7 @@ import requests
 
 from inference.door_keys import write_snapshot
 from inference.engine_records import EngineBoot
+from inference.serve_command import CPU_DEFAULTS
 from inference.settings import InferenceSettings
 from inference.sidecar import FOLDER_OF, Sidecar, merge_until
 from inference.spool import Damage, Position, read_spool
@@ -34,8 +35,7 @@ OPTIONS = (
     " --middleware inference.middleware.RentrollMiddleware"
 )
 QUIET = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    **CPU_DEFAULTS,
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
