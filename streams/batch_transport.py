@@ -18,7 +18,15 @@ from typing import Any
 
 import faust
 from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.errors import ConsumerStoppedError, CorruptRecordException
+from aiokafka.errors import (
+    CommitFailedError,
+    ConsumerStoppedError,
+    CorruptRecordException,
+    IllegalGenerationError,
+    KafkaTimeoutError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -45,12 +53,17 @@ PRIVATE_NAMES = {
         "has_more",
     ),
     "aiokafka.consumer.fetcher:PartitionRecords": ("_check_crcs", "_records", "next_fetch_offset"),
-    "aiokafka.consumer.group_coordinator:GroupCoordinator": ("fetch_committed_offsets",),
+    "aiokafka.consumer.group_coordinator:GroupCoordinator": (
+        "_do_commit_offsets",
+        "ensure_coordinator_known",
+        "fetch_committed_offsets",
+    ),
     "aiokafka.consumer.subscription_state:SubscriptionState": (
         "_last_fetch_ended",
         "fetch_context",
         "is_assigned",
         "reassignment_in_progress",
+        "subscription",
         "wait_for_assignment",
     ),
     "faust.app.base:App": ("consumer_generation_id", "rebalancing"),
@@ -76,6 +89,7 @@ PRIVATE_NAMES = {
 
 
 _BUFFER_CHECK_S = 0.01
+_COORDINATOR_WAIT_S = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +200,37 @@ class _BatchThread(driver.AIOKafkaConsumerThread):
                 batches[tp] = [batch]
         return batches
 
-    async def commit_offset(self, tp: TP, offset: int, metadata: str) -> None:
+    async def commit_offset(self, tp: TP, offset: int, metadata: str, generation: int) -> None:
+        """Commit in one attempt, and in no generation of the group but this one.
+
+        aiokafka's own `commit` repeats itself for ever, in later generations too: a boundary
+        could overwrite what a new owner has committed since.
+
+        Raises:
+            CommitFailedError: If the group has moved on.
+            KafkaError: If the broker did not take it.
+        """
         consumer = self._ensure_consumer()
+        coordinator = consumer._coordinator
+        try:
+            async with asyncio.timeout(_COORDINATOR_WAIT_S):
+                await coordinator.ensure_coordinator_known()
+        except TimeoutError as error:
+            raise KafkaTimeoutError("no broker coordinates the group") from error
+        place = TopicPartition(*tp)
+        if (
+            self.consumer.group_moved_on
+            or coordinator.generation != generation
+            or not consumer._subscription.is_assigned(place)
+        ):
+            raise CommitFailedError(f"{tp.topic}/{tp.partition} was of generation {generation}")
         self.tp_last_committed_at[tp] = monotonic()
-        await consumer.commit({TopicPartition(*tp): OffsetAndMetadata(offset, metadata)})
+        boundary = {place: OffsetAndMetadata(offset, metadata)}
+        try:
+            assignment = consumer._subscription.subscription.assignment
+            await coordinator._do_commit_offsets(assignment, boundary)
+        except (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError) as error:
+            raise CommitFailedError(f"{tp.topic}/{tp.partition} is taken away") from error
 
     async def committed_offset(self, tp: TP) -> tuple[int, str] | None:
         coordinator = self._ensure_consumer()._coordinator
@@ -212,6 +253,17 @@ class _BatchConsumer(driver.Consumer):
     """Wraps a batch in one message; leaves commits to whoever owns the boundaries."""
 
     transport: "_BatchTransport"
+    group_moved_on = False
+    """Whether it did so while the app stops: nothing is committed from then on."""
+
+    def close(self) -> None:
+        """Note that the group moves on while the app stops.
+
+        Faust closes aiokafka's client here, from a thread that does not own it: heartbeats would
+        then fail for ever in a loop without a pause, and a commit would never be answered. The
+        client is closed when the consumer's thread stops.
+        """
+        self.group_moved_on = True
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
         """Fetch once the agents have taken most of what was fetched before.

@@ -44,13 +44,14 @@ class Group:
         return {(tp.topic, tp.partition) for tp in self._app.consumer.assignment()}
 
     async def commit(self, topic: str, partition: int, offset: int, metadata: str) -> None:
-        """Commit in the current generation.
+        """Try once to commit in the current generation.
 
         Raises:
             FencedError: If the partition has moved on to another owner.
         """
         try:
-            await self._ask("commit_offset", TP(topic, partition), offset, metadata)
+            place = TP(topic, partition)
+            await self._ask("commit_offset", place, offset, metadata, self.generation)
         except (CommitFailedError, IllegalStateError) as error:
             raise FencedError(repr(error)) from error
 

@@ -171,9 +171,14 @@ class Sink:
         """Hand all partitions over: finish what is being written, start nothing new."""
         self.counters.rebalances += 1
         await self._finish_writing()
-        for place, partition in list(self._owned.items()):
-            if self._writing.get(place) is None and partition.promised is None:
-                await self._settle(place, partition)
+        try:
+            async with asyncio.timeout(self._grace_s):
+                for place, partition in list(self._owned.items()):
+                    if self._is_idle(place, partition):
+                        await self._settle(place, partition)
+        except TimeoutError:
+            # As in `_settle`: the next owner keeps the last promises again.
+            log.warning("gave up waiting for commits", extra={"grace_s": self._grace_s})
         await self._forget()
 
     async def close(self) -> None:

@@ -18,9 +18,9 @@ from pathlib import Path
 from types import FrameType
 
 from infra import container_engine
-from infra.local_server import launch, stop, why_not_started
+from infra.local_server import LocalServer, launch, stop, why_not_started
 from infra.ports import is_free
-from infra.process_mark import mark
+from infra.process_mark import ProcessMark, mark
 from infra.settings import InfraSettings
 from infra.stack import compose
 from infra.stack.members import Member, Plan, keep_or_choose, member, members, port_names
@@ -49,6 +49,7 @@ class Kept:
     began: float
     phase: Phase = Phase.STARTING
     process: subprocess.Popen[bytes] | None = None
+    marked: ProcessMark | None = None
     restarted_at: deque[float] = field(default_factory=deque)
     restarts: int = 0
     was_ready: bool = False
@@ -61,10 +62,21 @@ class Kept:
             provided=self.member.provided,
             address=self.member.address,
             phase=self.phase,
-            process=mark(self.process.pid) if self.process else None,
+            # Not looked up anew: a process that died since the last look is still "ready" with it.
+            process=self.marked,
             restarts=self.restarts,
             failure=self.failure,
         )
+
+    def launch(self, server: LocalServer) -> None:
+        """Start its process."""
+        self.process = launch(server)
+        self.marked = mark(self.process.pid)
+
+    def give_up(self, failure: str) -> None:
+        """Have no process any more, for good."""
+        self.phase, self.failure = Phase.FAILED, failure
+        self.process = self.marked = None
 
     def has_ended(self) -> bool:
         """Whether its process is gone."""
@@ -115,7 +127,7 @@ class Keeper:
         for one in members(self._plan):
             self._kept[one.name] = Kept(one, time.monotonic())
             if one.server is not None:
-                self._kept[one.name].process = launch(one.server)
+                self._kept[one.name].launch(one.server)
         self._write(Phase.STARTING)
 
     def _start_containers(self) -> None:
@@ -172,8 +184,7 @@ class Keeper:
         if not kept.was_ready and not lost_a_port:
             raise ServerStartError(why_not_started(server, what))
         if len(kept.restarted_at) >= self._settings.stack_restart_attempts:
-            kept.phase = Phase.FAILED
-            kept.failure = why_not_started(server, f"{what}, {len(kept.restarted_at)} restarts")
+            kept.give_up(why_not_started(server, f"{what}, {len(kept.restarted_at)} restarts"))
             return
         if lost_a_port:
             ports = keep_or_choose(self._home, self._plan.ports, needed)
@@ -182,7 +193,7 @@ class Keeper:
         kept.restarted_at.append(now)
         kept.restarts += 1
         kept.phase, kept.began = Phase.STARTING, now
-        kept.process = launch(kept.member.server or server)
+        kept.launch(kept.member.server or server)
 
     def _stop_all(self) -> None:
         """Ask all at once, then wait for each."""
@@ -195,7 +206,7 @@ class Keeper:
         for process in processes:
             stop(process)
         for kept in self._kept.values():
-            kept.process = None
+            kept.process = kept.marked = None
             kept.phase = Phase.FAILED if kept.failure else Phase.STOPPED
         if self._containers is not None:
             compose.take_down(self._home)

@@ -50,7 +50,11 @@ class Crew:
         migrate(clickhouse, self.database)
 
     def start(
-        self, *, die_at: str = "", until_idle_s: float | None = None
+        self,
+        *,
+        die_at: str = "",
+        until_idle_s: float | None = None,
+        settings: dict[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
         worker = start_worker(
             kafka=self._kafka,
@@ -60,6 +64,7 @@ class Crew:
             folder=self._folder / f"worker-{len(self._workers)}",
             die_at=die_at,
             until_idle_s=until_idle_s,
+            settings=settings,
         )
         self._workers.append(worker)
         return worker
@@ -110,10 +115,10 @@ def test_killed_at_every_step_of_the_protocol_nothing_is_lost_or_doubled(
     crews = {step: crew_of(f"step_{number}") for number, step in enumerate(STEPS)}
     dying = {step: crew.start(die_at=step) for step, crew in crews.items()}
     for step, worker in dying.items():
-        assert worker.wait(PATIENCE_S) == -signal.SIGKILL, f"{step}: {crews[step].logs()}"
+        assert _ended(worker, PATIENCE_S) == -signal.SIGKILL, f"{step}: {crews[step].logs()}"
     heirs = {step: crew.start(until_idle_s=1) for step, crew in crews.items()}
     for step, worker in heirs.items():
-        assert worker.wait(PATIENCE_S) == 0, f"{step}: {crews[step].logs()}"
+        assert _ended(worker, PATIENCE_S) == 0, f"{step}: {crews[step].logs()}"
         with ledger_of(clickhouse_url, crews[step]) as ledger:
             assert problems(ledger, sent) == [], step
 
@@ -142,9 +147,42 @@ def test_workers_that_come_go_and_die_while_events_arrive_lose_and_double_nothin
     with ledger_of(clickhouse_url, crew) as ledger:
         _wait_until(lambda: problems(ledger, sent) == [], crew)
         last.send_signal(signal.SIGTERM)
-        assert last.wait(PATIENCE_S) == 0, crew.logs()
-        assert first.wait(PATIENCE_S) == 0, crew.logs()
+        assert _ended(last, PATIENCE_S) == 0, crew.logs()
+        assert _ended(first, PATIENCE_S) == 0, crew.logs()
         assert problems(ledger, sent) == []
+
+
+def test_worker_that_is_stopped_while_another_joins_ends_and_nothing_is_lost_or_doubled(
+    sent: SentLog, kafka_bootstrap: str, tmp_path: Path
+) -> None:
+    """The group moves on while the worker still waits for its last insert."""
+    clickhouse = LocalClickHouse(tmp_path / "clickhouse", choose_port(str(tmp_path)))
+    (tmp_path / "clickhouse").mkdir()
+    server = clickhouse.server(log=tmp_path / "clickhouse.log")
+    process = launch(server)
+    try:
+        wait_until_ready(server, process, 60)
+        crew = Crew(kafka_bootstrap, clickhouse.url, "stopped", tmp_path / "crew")
+        leaving = crew.start(settings={"RENTROLL_INGEST_GRACE_S": "120"})
+        _wait_until((tmp_path / "crew/worker-0/ingest.json").exists, crew)
+        process.send_signal(signal.SIGSTOP)
+        host = traffic("stopped", 1_000)
+        sent.send(host.records)
+        time.sleep(2)
+        leaving.send_signal(signal.SIGTERM)
+        heir = crew.start()
+        _wait_until((tmp_path / "crew/worker-1/ingest.json").exists, crew)
+        process.send_signal(signal.SIGCONT)
+        assert _ended(leaving, 60) == 0, crew.logs()
+        with ledger_of(clickhouse.url, crew) as ledger:
+            _wait_until(lambda: problems(ledger, sent) == [], crew)
+        heir.send_signal(signal.SIGTERM)
+        assert _ended(heir, 60) == 0, crew.logs()
+        with ledger_of(clickhouse.url, crew) as ledger:
+            assert problems(ledger, sent) == []
+        crew.end()
+    finally:
+        stop(process)
 
 
 def test_clickhouse_killed_mid_insert_costs_time_only(
@@ -167,12 +205,22 @@ def test_clickhouse_killed_mid_insert_costs_time_only(
         time.sleep(3)
         process = launch(server)
         wait_until_ready(server, process, 60)
-        assert worker.wait(PATIENCE_S) == 0, crew.logs()
+        assert _ended(worker, PATIENCE_S) == 0, crew.logs()
         with ledger_of(clickhouse.url, crew) as ledger:
             assert problems(ledger, sent) == []
         crew.end()
     finally:
         stop(process)
+
+
+def _ended(worker: subprocess.Popen[bytes], within_s: float) -> int | None:
+    """The exit status; None if it still runs, with where its threads and tasks are in its log."""
+    try:
+        return worker.wait(within_s)
+    except subprocess.TimeoutExpired:
+        worker.send_signal(signal.SIGUSR1)
+        time.sleep(2)
+        return None
 
 
 def _wait_until(holds: Callable[[], bool], crew: Crew) -> None:
