@@ -33,6 +33,7 @@ from faust.types import TP, ConsumerMessage
 
 PRIVATE_NAMES = {
     "aiokafka.consumer.consumer:AIOKafkaConsumer": (
+        "_client",
         "_closed",
         "_coordinator",
         "_fetcher",
@@ -130,6 +131,17 @@ class _BatchThread(driver.AIOKafkaConsumerThread):
     """The thread that owns the aiokafka consumer."""
 
     consumer: "_BatchConsumer"
+
+    async def on_thread_stop(self) -> None:
+        """Stop, also where aiokafka stumbles over itself.
+
+        A fetcher that is closed while it retries, for the broker is down, passes on the
+        cancellation that it asked for; Faust would then wait a minute for this thread.
+        """
+        try:
+            await super().on_thread_stop()
+        except asyncio.CancelledError:
+            await self._ensure_consumer()._client.close()
 
     async def _fetch_records(
         self,

@@ -17,6 +17,7 @@ import pytest
 from infra.clickhouse.client import Client, connect
 from infra.clickhouse.local import LocalClickHouse
 from infra.clickhouse.migrate import migrate
+from infra.kafka.local import LocalKafka
 from infra.kafka.topics import ensure_topics
 from infra.local_server import launch, stop, wait_until_ready
 from infra.ports import choose_port
@@ -71,7 +72,7 @@ class Crew:
 
     def logs(self) -> str:
         return "\n".join(
-            path.read_text(errors="replace")[-2_000:] for path in self._folder.glob("*/worker.log")
+            path.read_text(errors="replace")[-4_000:] for path in self._folder.glob("*/worker.log")
         )
 
     def end(self) -> None:
@@ -209,6 +210,39 @@ def test_clickhouse_killed_mid_insert_costs_time_only(
         with ledger_of(clickhouse.url, crew) as ledger:
             assert problems(ledger, sent) == []
         crew.end()
+    finally:
+        stop(process)
+
+
+def test_worker_that_is_stopped_while_the_broker_is_down_ends_and_the_next_one_goes_on(
+    clickhouse_url: str, tmp_path: Path
+) -> None:
+    port = choose_port(str(tmp_path))
+    broker = LocalKafka(tmp_path / "kafka", port, choose_port(str(tmp_path), {port}))
+    (tmp_path / "kafka").mkdir()
+    server = broker.server(log=tmp_path / "kafka.log")
+    process = launch(server)
+    bootstrap = f"127.0.0.1:{port}"
+    try:
+        wait_until_ready(server, process, 90)
+        ensure_topics(bootstrap)
+        sent = SentLog(bootstrap)
+        crew = Crew(bootstrap, clickhouse_url, "broker", tmp_path / "crew")
+        leaving = crew.start(settings={"RENTROLL_INGEST_GRACE_S": "5"})
+        _wait_until((tmp_path / "crew/worker-0/ingest.json").exists, crew)
+        host = traffic("broker", 1_000)
+        sent.send(host.records)
+        with ledger_of(clickhouse_url, crew) as ledger:
+            _wait_until(lambda: sum(copies_of(ledger, host.records).values()) > 100, crew)
+        process.kill()
+        process.wait(10)
+        leaving.send_signal(signal.SIGTERM)
+        assert _ended(leaving, 60) == 0, crew.logs()
+        process = launch(server)
+        wait_until_ready(server, process, 90)
+        assert _ended(crew.start(until_idle_s=1), PATIENCE_S) == 0, crew.logs()
+        with ledger_of(clickhouse_url, crew) as ledger:
+            assert problems(ledger, sent) == []
     finally:
         stop(process)
 
