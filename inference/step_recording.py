@@ -30,6 +30,7 @@ class MeterFacts(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     gpu_type: str
     gpus: int
+    software: str
     profile: EngineProfile
     attribution_model: str
     start_ns: int
