@@ -9,7 +9,8 @@ Recording never fails the metering: where the disk refuses a line, or the file h
 bound, it ends with the reports before. A torn last line, of an engine that was killed, is left out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from schemas.errors import InputFileError, SettingsError
 FORMAT = "rentroll.steps.1"
 
 
-class MeterFacts(msgspec.Struct, frozen=True, kw_only=True):
+class MeterFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whose meter it is: what `EngineMeter` is made of, and the name of its attribution model."""
 
     format: str = FORMAT
@@ -64,24 +65,28 @@ class Recording:
 
     def write(self, report: object) -> None:
         """Append a line; after the first that cannot be written there are no more."""
-        if not self.complete:
-            return
-        line = self._encoder.encode(report)
-        self._left_bytes -= len(line) + 1
-        try:
-            if self._left_bytes < 0:
-                self.complete = False
-                self._file.close()
-            else:
-                self._file.write(line + b"\n")
-        except OSError:
-            self.complete = False
+        line = self._encoder.encode(report) + b"\n"
+        self._left_bytes -= len(line)
+        self._try(self._file.write if self._left_bytes >= 0 else self._end, line)
 
     def flush(self) -> None:
         """Hand what is buffered to the system."""
+        self._try(self._file.flush)
+
+    def close(self) -> None:
+        """No more reports."""
+        self._try(self._file.flush)
+        self.complete = False
+        with suppress(OSError):
+            self._file.close()
+
+    def _end(self, _: bytes) -> None:
+        self.close()
+
+    def _try(self, action: Callable[..., object], *arguments: bytes) -> None:
         if self.complete:
             try:
-                self._file.flush()
+                action(*arguments)
             except OSError:
                 self.complete = False
 
