@@ -1,4 +1,4 @@
-"""A real engine records its steps: they replay bit by bit, and they calibrate it."""
+"""A real engine records its steps: they replay bit by bit; and it attributes by a profile."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +8,14 @@ import msgspec
 import pytest
 
 from inference.attribution_models import attribution_model
-from inference.calibration import Calibrated, calibrate, save_profile
+from inference.calibration import (
+    Calibrated,
+    CalibrationProfile,
+    load_profile,
+    save_profile,
+)
 from inference.engine_account import FinishedPart
-from inference.step_recording import read_recording, replay, timed_steps
+from inference.step_recording import replay
 from schemas.errors import SettingsError
 from tests.engine.spool_reading import read_books
 from tests.engine.test_metered_engine import CROWDED, Load, assert_books_close
@@ -48,30 +53,37 @@ def test_recorded_steps_replay_bit_by_bit_under_preemption_and_aborts(
     assert spans == [record.interval for record in books.spans]
 
 
-def test_engine_is_calibrated_by_its_own_steps_and_names_the_profile(
+def test_engine_attributes_by_its_profile_and_names_it(
     start_engine: Callable[..., Any],
+    tiny_model: Path,
     tmp_path: Path,
     recorded: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    served(start_engine, 150)
-    (path,) = recorded.iterdir()
-    facts, _ = read_recording(path)
-    profile = calibrate(
-        list(timed_steps(path)),
-        model=facts.model,
-        gpu_type=facts.gpu_type,
-        gpus=facts.gpus,
-        software=facts.software,
+    profile = CalibrationProfile(
+        model=str(tiny_model),
+        gpu_type="cpu",
+        gpus=1,
+        software="vllm",
+        pass_fs=2 * 10**12,
+        request_fs=10**10,
+        token_fs=2 * 10**10,
+        read_fs=2 * 10**8,
+        pair_fs=10**7,
+        steps=100,
+        median_error_ppm=0,
     )
     save_profile(tmp_path / "profile.json", profile)
     monkeypatch.setenv("RENTROLL_INFERENCE_ATTRIBUTION", "calibrated")
     monkeypatch.setenv("RENTROLL_INFERENCE_CALIBRATION_FILE", str(tmp_path / "profile.json"))
-    monkeypatch.setenv("RENTROLL_INFERENCE_HOST_FOLDER", str(tmp_path / "calibrated"))
     load = served(start_engine, 60)
-    books = read_books(tmp_path / "calibrated")
+    books = read_books(tmp_path / "host")
     assert_books_close(books, load)
-    assert books.boot.attribution_model == Calibrated(profile).name
+    model = Calibrated(load_profile(tmp_path / "profile.json"))
+    assert books.boot.attribution_model == model.name
+    (path,) = recorded.iterdir()
+    replayed = [one for one in replay(path, model) if isinstance(one, FinishedPart)]
+    assert replayed == [record.part for record in books.parts]
 
 
 def test_engine_with_a_malformed_profile_does_not_boot(
