@@ -87,8 +87,12 @@ class Bench:
         self.bare = _bare(self.metered)
         self.names = 0
 
-    def round(self, kind: type, batch: int, tokens: int) -> Round:
-        """A batch of requests from the first to the last token, under the scheduler `kind`."""
+    def lengths(self, batch: int) -> list[int]:
+        """Of the prompts of a round, or of both rounds of a pair."""
+        return [self.dice.randint(*PROMPT_TOKENS) for _ in range(batch)]
+
+    def round(self, kind: type, lengths: list[int], tokens: int) -> Round:
+        """Requests from the first to the last token, under the scheduler `kind`."""
         from vllm import SamplingParams
 
         if self.engine.has_unfinished_requests():
@@ -97,9 +101,8 @@ class Bench:
         options = SamplingParams(max_tokens=tokens, ignore_eos=True, temperature=0.0)
         steps = 0
         cpu_ns, wall_ns = time.process_time_ns(), time.perf_counter_ns()
-        for _ in range(batch):
+        for length in lengths:
             self.names += 1
-            length = self.dice.randint(*PROMPT_TOKENS)
             prompt = [self.dice.randrange(3, 500) for _ in range(length)]
             self.engine.add_request(f"{self.names}", {"prompt_token_ids": prompt}, options)
         while self.engine.has_unfinished_requests():
@@ -113,7 +116,8 @@ class Bench:
         for _ in range(rounds + 1):
             kinds = [self.bare, self.metered]
             self.dice.shuffle(kinds)
-            took = {kind: self.round(kind, batch, tokens) for kind in kinds}
+            lengths = self.lengths(batch)
+            took = {kind: self.round(kind, lengths, tokens) for kind in kinds}
             found.append((took[self.bare], took[self.metered]))
         return found[1:]
 
@@ -138,7 +142,7 @@ class Bench:
                 return done
 
             self.engine.step = step
-            self.round(timed, batch, tokens)
+            self.round(timed, self.lengths(batch), tokens)
             self.engine.step = real
             # Not the first and the last ones, in which requests come and go.
             found += each[2:-2]
