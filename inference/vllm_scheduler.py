@@ -19,8 +19,8 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.version import __version__ as vllm_version
 
-from inference.attribution import EngineProfile
-from inference.attribution_models import attribution_model
+from inference.attribution import AttributionModel
+from inference.boot_meter import boot_meter, engine_model
 from inference.door_records import event_id_in
 from inference.engine_books import EngineBooks
 from inference.engine_meter import EngineMeter
@@ -31,7 +31,7 @@ from inference.vllm_profile import engine_profile, gpu_type_of
 from schemas.clock import Clock, SystemClock
 from schemas.errors import SettingsError
 from schemas.ids import derived_uuid
-from schemas.units import MS_PER_S, NS_PER_S
+from schemas.units import MS_PER_S
 
 HOOKS: Mapping[str, tuple[str, ...]] = {
     "add_request": ("request",),
@@ -93,10 +93,11 @@ class MeteringHooks:
         config = named.get("vllm_config", arguments[0] if arguments else None)
         self._rr_in_flight: deque[Any] = deque()
         settings = InferenceSettings()
-        boot = engine_boot(config, settings, start_ns=start_ns, difference_ns=difference_ns)
+        boot, model = engine_boot(config, settings, start_ns=start_ns, difference_ns=difference_ns)
         profile = engine_profile(config, boot.gpu_type, settings)
+        meter = boot_meter(boot, profile, model, settings)
         self._rr_books = open_books(
-            boot, profile, settings, now_ns=now_ns, generated=self._rr_generated
+            boot, meter, settings, now_ns=now_ns, generated=self._rr_generated
         )
         self._rr_books.started()
         self._rr_stop = threading.Event()
@@ -220,32 +221,39 @@ class MeteringHooks:
 
 def engine_boot(
     config: Any, settings: InferenceSettings, *, start_ns: int, difference_ns: int
-) -> EngineBoot:
-    """Who this engine is; its id is of this boot alone."""
+) -> tuple[EngineBoot, AttributionModel]:
+    """Who this engine is, by an id of this boot alone, and how its steps are shared.
+
+    Raises:
+        SettingsError: If it is to be calibrated, and its profile is not good.
+    """
     host, pid = socket.gethostname(), os.getpid()
     parallel = config.parallel_config
     rank = str(getattr(parallel, "data_parallel_index", 0))
-    model = config.model_config
-    served = model.served_model_name or model.model
-    return EngineBoot(
+    served = config.model_config.served_model_name or config.model_config.model
+    name = served if isinstance(served, str) else served[0]
+    gpu_type, gpus = gpu_type_of(config, settings), int(parallel.world_size)
+    model = engine_model(settings, model=name, gpu_type=gpu_type, gpus=gpus)
+    boot = EngineBoot(
         engine=derived_uuid("engine", host, str(pid), rank, str(start_ns)),
         host=host,
         pid=pid,
-        model=served if isinstance(served, str) else served[0],
+        model=name,
         replica=settings.replica or f"{host}-{rank}",
         region=settings.region,
-        gpu_type=gpu_type_of(config, settings),
-        gpus=int(parallel.world_size),
-        attribution_model=attribution_model(settings.attribution).name,
+        gpu_type=gpu_type,
+        gpus=gpus,
+        attribution_model=model.name,
         software=f"vllm {vllm_version}",
         start_unix_ns=start_ns,
         unix_less_mono_ns=difference_ns,
     )
+    return boot, model
 
 
 def open_books(
     boot: EngineBoot,
-    profile: EngineProfile,
+    meter: EngineMeter,
     settings: InferenceSettings,
     *,
     now_ns: Callable[[], int],
@@ -256,14 +264,6 @@ def open_books(
     Raises:
         SpoolError: If there is no writing there: better no engine than one that nobody meters.
     """
-    meter = EngineMeter(
-        gpus=boot.gpus,
-        profile=profile,
-        model=attribution_model(settings.attribution),
-        start_ns=boot.start_unix_ns,
-        stall_cap_ns=settings.step_cap_ns,
-        interval_ns=settings.interval_s * NS_PER_S,
-    )
     spool = Spool(settings.host_folder / ENGINES_FOLDER / boot.engine, settings)
     return EngineBooks(boot, meter, spool, settings, now_ns=now_ns, generated=generated)
 

@@ -1,7 +1,8 @@
-"""`rentroll serve-model`: vLLM, metered and billed, by one command."""
+"""`rentroll serve-model` and `rentroll calibrate`: vLLM, metered and billed, and measured."""
 
 import signal
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,15 +10,16 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from inference.calibration import CalibrationProfile
     from inference.serve_supervisor import ServePlan, StoppedServing, Supervisor
+    from inference.settings import InferenceSettings
 
 
 def register(app: typer.Typer) -> None:
     """Add this area's commands to the command line."""
-    app.command(
-        name="serve-model",
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    )(serve_model)
+    passing_on = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command(name="serve-model", context_settings=passing_on)(serve_model)
+    app.command(name="calibrate", context_settings=passing_on)(calibrate)
 
 
 def serve_model(
@@ -40,7 +42,9 @@ def serve_model(
     from infra.settings import InfraSettings
 
     console = Console(highlight=False, soft_wrap=True)
-    plan = plan_serving(model, context.args, InferenceSettings(), InfraSettings(), {})
+    settings = InferenceSettings()
+    plan = plan_serving(model, context.args, settings, InfraSettings(), {})
+    _calibrate_first(console, model, context.args, settings)
 
     def say(text: str) -> None:
         # A terminal that was closed must not keep us from ending in order.
@@ -53,6 +57,66 @@ def serve_model(
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: supervisor.ask_to_stop())
     raise typer.Exit(_serve(console, supervisor, plan))
+
+
+def calibrate(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="A folder or a name, as `vllm serve` takes it.")],
+    out: Annotated[Path, typer.Option(help="The profile that is written.")] = Path(
+        "calibration.json"
+    ),
+) -> None:
+    """Measure what an engine's steps cost here, for attribution by `calibrated`.
+
+    Give the options of `vllm serve` that the model will be served with, on a machine that does
+    nothing else. Engines use the profile with RENTROLL_INFERENCE_ATTRIBUTION=calibrated and
+    RENTROLL_INFERENCE_CALIBRATION_FILE. `rentroll serve-model` measures by itself where that file
+    is not there yet.
+
+    Example: [bold]rentroll calibrate Qwen/Qwen2.5-0.5B-Instruct --out qwen.json[/]
+    """
+    from rich.console import Console
+
+    from inference.settings import InferenceSettings
+
+    _calibrate(
+        Console(highlight=False, soft_wrap=True), model, context.args, out, InferenceSettings()
+    )
+
+
+def _calibrate_first(
+    console: "Console", model: str, options: list[str], settings: "InferenceSettings"
+) -> None:
+    """Where the settings want a profile that is not there yet."""
+    path = settings.calibration_file
+    if settings.attribution == "calibrated" and path is not None and not path.exists():
+        _calibrate(console, model, options, path, settings)
+
+
+def _calibrate(
+    console: "Console", model: str, options: list[str], out: Path, settings: "InferenceSettings"
+) -> None:
+    from inference.calibrate import calibrate_engine
+
+    with console.status("the engine starts") as status:
+        profile = calibrate_engine(
+            model, options, out, settings=settings, say=lambda text: status.update(f"timing {text}")
+        )
+    _show_profile(console, profile, out)
+
+
+def _show_profile(console: "Console", profile: "CalibrationProfile", out: Path) -> None:
+    where = f"{profile.model} on {profile.gpus} x {profile.gpu_type}"
+    fit = f"{profile.steps} steps, median error {profile.median_error_ppm // 10_000}%"
+    console.print(f"{out}: {where}, {fit}", markup=False)
+    for name, cost_fs in (
+        ("a pass", profile.pass_fs),
+        ("a request in it", profile.request_fs),
+        ("a token", profile.token_fs),
+        ("1,000 tokens of context read", 1_000 * profile.read_fs),
+        ("1,000 tokens of context attended to", 1_000 * profile.pair_fs),
+    ):
+        console.print(f"  {name:36}{cost_fs // 10**6:14,} ns", markup=False)
 
 
 def _serve(console: "Console", supervisor: "Supervisor", plan: "ServePlan") -> int:

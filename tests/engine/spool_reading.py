@@ -6,9 +6,11 @@ from pathlib import Path
 import msgspec
 
 from inference.engine_records import (
+    ENGINE_BOOT,
     ENGINE_MARK,
     ENGINE_PART,
     ENGINE_SPAN,
+    EngineBoot,
     MarkRecord,
     PartRecord,
     SpanRecord,
@@ -28,6 +30,13 @@ class Books:
     spans: list[SpanRecord] = field(default_factory=list)
     marks: list[MarkRecord] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
+    boots: list[EngineBoot] = field(default_factory=list)
+
+    @property
+    def boot(self) -> EngineBoot:
+        """Who wrote them."""
+        (only,) = self.boots
+        return only
 
 
 def read_books(host_folder: Path) -> Books:
@@ -37,7 +46,9 @@ def read_books(host_folder: Path) -> Books:
     records, _ = read_spool(spool, Position(0, 0), ALL_RECORDS)
     for record in frames_apart(records):
         books.kinds.append(record.kind)
-        if record.kind == ENGINE_PART:
+        if record.kind == ENGINE_BOOT:
+            books.boots.append(msgspec.json.decode(record.data, type=EngineBoot))
+        elif record.kind == ENGINE_PART:
             books.parts.append(msgspec.json.decode(record.data, type=PartRecord))
         elif record.kind == ENGINE_SPAN:
             books.spans.append(msgspec.json.decode(record.data, type=SpanRecord))
