@@ -16,13 +16,15 @@ import faust
 
 from schemas.errors import IngestError
 from schemas.topics import DEAD_LETTERS, TOPICS, Topic
-from streams.batch_transport import RecordBatch, batch_topic, install
+from streams.batch_transport import batch_topic, install
 from streams.clickhouse_sink import ClickHouseSink
 from streams.columns import warm_up
 from streams.group import Group, Outbox
 from streams.patience import NotNowError
+from streams.record_batch import RecordBatch
 from streams.settings import StreamSettings
-from streams.sink import Hook, Sink, no_hook
+from streams.sink import Sink
+from streams.sink_needs import Hook, no_hook
 from streams.telemetry import IngestCounters, write_statistics
 from streams.turns import Turns
 

@@ -12,7 +12,6 @@ life while back-pressure keeps it from polling.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -30,6 +29,8 @@ from aiokafka.errors import (
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+
+from streams.record_batch import RecordBatch
 
 PRIVATE_NAMES = {
     "aiokafka.consumer.consumer:AIOKafkaConsumer": (
@@ -91,28 +92,6 @@ PRIVATE_NAMES = {
 
 _BUFFER_CHECK_S = 0.01
 _COORDINATOR_WAIT_S = 10
-
-
-@dataclass(frozen=True, slots=True)
-class RecordBatch:
-    """Records of one partition, as one fetch brought them; offsets rise, with holes allowed.
-
-    It covers `[start, end)`: between its records, and at both ends, may lie offsets without a
-    record (a transaction's marker, what compaction removed). `log_end` is where the log ended.
-    """
-
-    topic: str
-    partition: int
-    start: int
-    end: int
-    log_end: int
-    offsets: list[int]
-    values: list[bytes | None]
-
-    def let_go(self) -> None:
-        """Give the records back now: Faust's event around them is a cycle that lives on a while."""
-        self.offsets.clear()
-        self.values.clear()
 
 
 class _BatchSchema(faust.Schema[Any, Any]):

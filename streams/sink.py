@@ -15,13 +15,11 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import monotonic, perf_counter_ns
-from typing import Protocol
 
 import pyarrow as pa
 
 from schemas.tables import Table
 from schemas.topics import dead_letter_key
-from streams.batch_transport import RecordBatch
 from streams.clickhouse_sink import (
     ClickHouseSink,
     RefusedRow,
@@ -34,39 +32,12 @@ from streams.decode import Decoded, Refused, decode
 from streams.group import FencedError
 from streams.partition import Limits, Partition, Piece, Run, promise, promised_end
 from streams.patience import NotNowError, Result, patiently
+from streams.record_batch import RecordBatch
 from streams.settings import StreamSettings
+from streams.sink_needs import Group, Hook, Outbox, Place, no_hook
 from streams.telemetry import IngestCounters
 
 log = logging.getLogger("rentroll.ingest")
-
-Place = tuple[str, int]
-"""A topic and a partition of it."""
-Hook = Callable[[str], None]
-"""Called between the steps of the protocol; tests kill the process in it."""
-
-
-class Group(Protocol):
-    """The consumer group, as far as the sink needs it."""
-
-    @property
-    def generation(self) -> int: ...
-    @property
-    def settled(self) -> bool: ...
-    async def commit(self, topic: str, partition: int, offset: int, metadata: str) -> None: ...
-    async def committed(self, topic: str, partition: int) -> tuple[int, str] | None: ...
-    async def log_start(self, topic: str, partition: int) -> int: ...
-    async def go_back(self, topic: str, partition: int, offset: int) -> None: ...
-    async def reread(self, topic: str, partition: int, offset: int) -> bytes: ...
-
-
-class Outbox(Protocol):
-    """Takes `(key, value)` pairs for `dlq.v1`; returns when all the broker's replicas have them."""
-
-    async def send(self, records: Sequence[tuple[str, bytes]]) -> None: ...
-
-
-def no_hook(_step: str) -> None:
-    """Between the steps nothing happens, normally."""
 
 
 class Sink:

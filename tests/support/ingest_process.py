@@ -10,7 +10,7 @@ from pathlib import Path
 from streams.app import IngestWorker
 from streams.clickhouse_sink import ClickHouseSink
 from streams.settings import StreamSettings
-from streams.sink import Hook
+from streams.sink_needs import Hook
 from streams.telemetry import log_as_json
 
 ROOT = Path(__file__).resolve().parents[2]
