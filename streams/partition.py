@@ -41,13 +41,16 @@ class Piece(Generic[Content]):
     content: Content
 
 
+_WORTH_AT_THE_END = 4
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """When a range is large enough, or old enough, to be written.
 
     While the log holds more it may grow: small inserts cost ClickHouse most. At the log's end it
-    is written when no record came for `quiet_s`, and anywhere when its first one has waited for
-    `wait_s`.
+    is written when it has a quarter of `rows`, or no record came for `quiet_s`, and anywhere when
+    its first one has waited for `wait_s`.
     """
 
     rows: int
@@ -172,9 +175,14 @@ class Partition(Generic[Content]):
         return (
             self.waiting_rows >= limits.rows
             or self.waiting_bytes >= limits.size_bytes
-            or (self.expected >= self.log_end and now_s - self._last_added_s >= limits.quiet_s)
+            or (self.expected >= self.log_end and self._nothing_to_wait_for(limits, now_s))
             or now_s - self._waiting_since_s >= limits.wait_s
         )
+
+    def _nothing_to_wait_for(self, limits: Limits, now_s: float) -> bool:
+        """At the log's end: whether an insert is worth it, or no record comes to make it so."""
+        worth_it = self.waiting_rows * _WORTH_AT_THE_END >= limits.rows
+        return worth_it or now_s - self._last_added_s >= limits.quiet_s
 
     def full(self, limits: Limits) -> bool:
         """Whether as much waits as one range may hold; a promised range is let in whole."""

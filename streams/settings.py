@@ -31,7 +31,7 @@ class StreamSettings(BaseSettings):
         default=3_000, ge=1, le=600_000, description="longest that a record waits for others"
     )
     ingest_fetch_bytes: int = Field(
-        default=3 * 2**18,
+        default=3 * 2**19,
         ge=2**16,
         le=2**26,
         description="of one fetch and partition, compressed; one record may exceed it",

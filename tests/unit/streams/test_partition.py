@@ -1,5 +1,7 @@
 """One partition: what is admitted, when a range is written, what a promise binds."""
 
+from dataclasses import replace
+
 import pytest
 
 from schemas.errors import IngestError
@@ -38,6 +40,7 @@ def write(partition: Partition[str], now_s: float = 0.0) -> tuple[int, int]:
 
 def test_a_range_is_written_when_it_has_rows_enough() -> None:
     partition = fresh()
+    partition.log_end = 500
     feed(partition, fetched(100, 109))
     assert not partition.ready(LIMITS, 0.5)
     feed(partition, fetched(109, 110))
@@ -70,8 +73,19 @@ def test_a_range_is_written_in_time_however_steadily_records_trickle_in() -> Non
     partition = fresh()
     for second in range(4):
         feed(partition, fetched(100 + second, 101 + second), now_s=second * 0.9)
-    assert not partition.ready(LIMITS, 2.9)
-    assert partition.ready(LIMITS, 3.0)
+    many = replace(LIMITS, rows=100)
+    assert not partition.ready(many, 2.9)
+    assert partition.ready(many, 3.0)
+
+
+def test_a_range_that_is_worth_an_insert_is_written_at_once_at_the_end_of_the_log() -> None:
+    partition = fresh()
+    feed(partition, fetched(100, 102))
+    assert not partition.ready(LIMITS, 0.0)
+    feed(partition, fetched(102, 103))
+    assert partition.ready(LIMITS, 0.0)
+    partition.log_end = 104
+    assert not partition.ready(LIMITS, 0.0)
 
 
 def test_nothing_is_written_where_nothing_waits() -> None:
