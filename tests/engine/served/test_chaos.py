@@ -10,7 +10,7 @@ from tests.engine.served.chaos import run_chaos
 from tests.engine.served.host import write_model
 from tests.support.servers.kafka import kafka
 
-pytestmark = [pytest.mark.engine, pytest.mark.chaos, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.engine, pytest.mark.chaos, pytest.mark.timeout(1_500)]
 
 
 def test_killed_under_load_every_request_has_one_event_and_every_interval_closes(
