@@ -26,6 +26,10 @@ LEFT = {
 }
 
 
+WHOLE = {"stop", "length", "abort"}
+"""Outcomes of an answer that ended by itself; `abort` says that the server was ending."""
+
+
 @dataclass
 class Path:
     """One way for a request to end: how many, and what both sides counted."""
@@ -111,7 +115,7 @@ class ChaosReport:
                 )
             return
         if seen.output_tokens is not None and seen.input_tokens is not None:
-            if event.id in self.witness.closed and data.outcome not in {"stop", "length"}:
+            if event.id in self.witness.closed and data.outcome not in WHOLE:
                 self.findings.append(f"{seen} was answered whole, its event says {data.outcome}")
             clients, events = seen.input_tokens + seen.output_tokens, prompt + output
             fits = (prompt, output) == (seen.input_tokens, seen.output_tokens)

@@ -102,6 +102,8 @@ MORE: list[tuple[str, Send]] = [
 ALL_KINDS = [*KINDS, *MORE]
 NAMELESS = {"forged key", "no such route"}
 """Nobody knows whose these are, or nothing was asked for: they make no event."""
+BROKEN, BACK_OFF_S = 500, 3.0
+"""As OpenAI's client does, nobody comes again at once after a server's error."""
 LIMITED_KINDS, FORGED_KINDS = {"too many"}, {"forged key"}
 
 
@@ -133,6 +135,8 @@ class ChaosTraffic:
         self._host.serving.wait()
         seen = Seen(kind, tenant, label=f"client {number}")
         send_one(self._host, send, key, seen, dice)
+        if seen.status >= BROKEN:
+            time.sleep(BACK_OFF_S)
         with self._lock:
             self.done += 1
             say(self.done)
