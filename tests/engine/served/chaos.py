@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from infra.kafka.topics import ensure_topics
-from tests.engine.served.chaos_host import ChaosHost
+from tests.engine.served.chaos_host import ChaosHost, Executor
 from tests.engine.served.chaos_kills import STATUS, Kill, plan_kills, strike
 from tests.engine.served.chaos_report import ChaosReport
 from tests.engine.served.chaos_traffic import ChaosTraffic
@@ -64,15 +64,16 @@ def run_chaos(
     requests: int,
     seed: int,
     kills: int,
+    executor: Executor = "uni",
     threads: int = THREADS,
     say: Callable[[str], None] = lambda _: None,
     count: Callable[[int], None] = lambda _: None,
 ) -> ChaosReport:
     """One run, from the first boot to the last byte on Kafka; nothing of it stays."""
     host = ChaosHost(folder)
-    planned = plan_kills(seed, requests, kills)
+    planned = plan_kills(seed, requests, kills, executor)
     try:
-        host.open(bootstrap, model)
+        host.open(bootstrap, model, executor)
         traffic = ChaosTraffic(host, seed)
         striker = Striker(host, traffic, planned, say)
         striker.start()
@@ -113,6 +114,7 @@ def main() -> int:
             requests=arguments.requests,
             seed=arguments.seed,
             kills=arguments.kills,
+            executor=arguments.executor,
             threads=arguments.threads,
             say=lambda text: progress.console.print(text, highlight=False),
             count=lambda done: progress.update(task, completed=done),
@@ -127,6 +129,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=2_000, help="how many, mixed")
     parser.add_argument(
         "--kills", type=int, default=21, help="how many processes die, or are asked"
+    )
+    parser.add_argument(
+        "--executor", choices=["uni", "mp"], default="uni", help="mp: the engine has a worker"
     )
     parser.add_argument("--seed", type=int, default=1, help="of the traffic and of the kills")
     parser.add_argument("--threads", type=int, default=THREADS, help="clients at a time")

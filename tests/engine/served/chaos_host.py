@@ -5,7 +5,7 @@ import shutil
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import requests
 from urllib3.exceptions import NewConnectionError
@@ -26,6 +26,8 @@ OPTIONS = (
     "--served-model-name tiny --load-format dummy --enforce-eager --dtype float32"
     " --max-model-len 1024 --disable-uvicorn-access-log"
 )
+Executor = Literal["uni", "mp"]
+"""Whether the engine computes in its own process, vLLM's choice for one GPU, or in a worker's."""
 TENANTS = {1: "acme", 2: "bolt", 3: "carp", 4: "drip"}
 LIMITED, FORGED = 4, 5
 READY_S = 400
@@ -38,7 +40,8 @@ class ChaosHost(ServeRun):
     `serving` is set while clients may come; who finds nobody listening waits and comes again.
     """
 
-    def open(self, bootstrap: str, model: Path) -> None:
+    def open(self, bootstrap: str, model: Path, executor: Executor) -> None:
+        self._options = [*OPTIONS.split(), "--distributed-executor-backend", executor]
         self.folder.mkdir(exist_ok=True)
         self._bootstrap, self._model = bootstrap, model
         self._store_url = f"sqlite:///{self.folder / 'store.sqlite'}"
@@ -60,7 +63,7 @@ class ChaosHost(ServeRun):
     def serve(self) -> None:
         """Start the server, once more; what the last one wrote is kept."""
         self.keep_logs()
-        self.start(str(self._model), *OPTIONS.split())
+        self.start(str(self._model), *self._options)
         self.wait_ready(READY_S)
         self.base_url = self.run().base_url
         self.boots += 1

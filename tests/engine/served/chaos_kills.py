@@ -10,7 +10,7 @@ from typing import Literal
 
 from inference.merge import Kind
 from infra.process_tree import PROC
-from tests.engine.served.chaos_host import ChaosHost
+from tests.engine.served.chaos_host import ChaosHost, Executor
 from tests.support.serve_runs import wait_for
 
 What = Literal[
@@ -87,10 +87,11 @@ class Kill:
         return self.what != "sidecar"
 
 
-def plan_kills(seed: int, requests: int, kills: int) -> list[Kill]:
-    """Every kind in turn, from a seeded first one on, at seeded moments."""
+def plan_kills(seed: int, requests: int, kills: int, executor: Executor) -> list[Kill]:
+    """Every kind in turn, in a seeded order, at seeded moments."""
     dice = random.Random(seed * 31 + 7)
-    whats = [WHATS[number % len(WHATS)] for number in range(kills)]
+    kinds = [what for what in WHATS if what != "worker" or executor == "mp"]
+    whats = [kinds[number % len(kinds)] for number in range(kills)]
     dice.shuffle(whats)
     places = sorted(dice.sample(range(requests // 20, requests * 19 // 20), kills))
     return [
