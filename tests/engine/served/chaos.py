@@ -1,6 +1,6 @@
 """Serves a tiny model with `rentroll serve-model`, kills its processes, and checks every event.
 
-`make chaos-engine ENGINE_CHAOS_ARGS='--requests 2000 --seed 1 --kills 21'`
+`make chaos-engine ENGINE_CHAOS_ARGS='--requests 2200 --kills 14 --seed 1'`
 """
 
 import argparse
@@ -126,9 +126,9 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make chaos-engine", description=__doc__)
-    parser.add_argument("--requests", type=int, default=2_000, help="how many, mixed")
+    parser.add_argument("--requests", type=int, default=2_200, help="how many, mixed")
     parser.add_argument(
-        "--kills", type=int, default=21, help="how many processes die, or are asked"
+        "--kills", type=int, default=14, help="how many processes die, or are asked"
     )
     parser.add_argument(
         "--executor", choices=["uni", "mp"], default="uni", help="mp: the engine has a worker"
