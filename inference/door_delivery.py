@@ -82,6 +82,8 @@ _decode = msgspec.json.Decoder(_Answer).decode
 class Delivery:
     """One request on its way out. The server's hook finds it in `CURRENT`.
 
+    With `informed` there is such a hook, so a failed request that it never saw reached no engine.
+
     Attributes:
         carried: The minted id as engines carry it.
         http_status: Of the answer; 0 before it starts.
@@ -97,6 +99,7 @@ class Delivery:
         "_handed",
         "_handed_sent",
         "_hooked",
+        "_informed",
         "_marker",
         "_parts",
         "_roles",
@@ -110,7 +113,9 @@ class Delivery:
         "http_status",
     )
 
-    def __init__(self, endpoint: str, parts: int, carried: str = "") -> None:
+    def __init__(
+        self, endpoint: str, parts: int, carried: str = "", *, informed: bool = False
+    ) -> None:
         self.carried = carried
         self.http_status = 0
         self.engine_requests = parts
@@ -118,6 +123,7 @@ class Delivery:
         self.gone = False
         self.complete = False
         self._parts = parts
+        self._informed = informed
         self._hooked = False
         self._stream = False
         self._marker = _DELTA if endpoint == RESPONSES else _CHOICE
@@ -198,9 +204,12 @@ class Delivery:
         return self._handed_sent if self._hooked else self._chunks
 
     def _engine_requests(self) -> int:
-        """Without a hook: what the body asked for, unless vLLM turned it down."""
+        """What the hook saw; else what the body asked for, unless none of it came so far."""
+        if self._hooked:
+            return self.engine_requests
+        failed = not self.complete or self.http_status >= HTTP_ERROR
         turned_down = HTTP_ERROR <= self.http_status < HTTP_BROKEN
-        return 0 if turned_down and not self._hooked else self.engine_requests
+        return 0 if turned_down or (failed and self._informed) else self.engine_requests
 
     def _whole(self) -> list[_Answer]:
         if sum(map(len, self._body)) > BODY_KEPT_BYTES:

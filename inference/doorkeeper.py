@@ -47,6 +47,9 @@ _NOTHING_ASKED = Asked(model="", end_user="", tier="", parts=1)
 NOT_METERED = Refusal(
     503, "metering-unavailable", "Usage cannot be recorded", "try again in a little while", 1
 )
+CLOSING = Refusal(
+    503, "server-closing", "This server is shutting down", "send it again in a little while", 1
+)
 NO_TIER = Refusal(
     403,
     "tier-not-allowed",
@@ -80,7 +83,12 @@ class Admitted(NamedTuple):
 
 
 class Doorkeeper:
-    """One per API server process, used by one thread."""
+    """One per API server process, used by one thread.
+
+    Attributes:
+        informed: Whether a hook in the server tells of every engine request.
+        closing: Whether the engine takes nothing new; another thread may set it.
+    """
 
     def __init__(self, ring: KeyRing, ledger: DoorLedger, settings: InferenceSettings) -> None:
         self.ledger = ledger
@@ -88,6 +96,8 @@ class Doorkeeper:
         self._ring = ring
         self._limiter = RateLimiter()
         self._limited: KeyIndex | None = None
+        self.informed = False
+        self.closing = False
 
     def enter(
         self, method: str, path: str, authorization: Sequence[bytes], client_request_id: bytes
@@ -124,6 +134,8 @@ class Doorkeeper:
     def admit(self, visit: Visit, body: bytes) -> Admitted | TurnedAway:
         """Decide by the body of a metered request, write that it was opened, rewrite the body."""
         bearer = _bearer_of(visit)
+        if self.closing:
+            return self.turn_away(visit, CLOSING)
         try:
             fields = read_fields(body)
             wanted = _NOTHING_ASKED if fields is None else asked(fields, visit.endpoint)
@@ -144,7 +156,13 @@ class Doorkeeper:
         if not self.ledger.opened(opened):
             return TurnedAway(NOT_METERED)
         self.ledger.count("admitted")
-        return Admitted(opened.id, body, Delivery(visit.endpoint, wanted.parts, carried(opened.id)))
+        name = carried(opened.id)
+        delivery = Delivery(visit.endpoint, wanted.parts, name, informed=self.informed)
+        return Admitted(opened.id, body, delivery)
+
+    def close(self) -> None:
+        """Refuse what comes from now on: while vLLM drains, it would fail with status 500."""
+        self.closing = True
 
     def turn_away(
         self, visit: Visit, refusal: Refusal, wanted: Asked = _NOTHING_ASKED

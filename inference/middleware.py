@@ -56,10 +56,7 @@ class RentrollMiddleware:
 
     def __init__(self, app: App, door: Doorkeeper | None = None) -> None:
         self._app = app
-        if door is None:
-            _hook_into_vllm()
-            door = open_door(InferenceSettings(), SystemClock())
-        self._door = door
+        self._door = _open_in_vllm() if door is None else door
         self._marks: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -212,12 +209,17 @@ class RentrollMiddleware:
             self._door.ledger.mark()
 
 
-def _hook_into_vllm() -> None:
-    """Within vLLM, count tokens where they are handed out, also if its plugins are turned off."""
-    if "vllm" in sys.modules:
-        from inference.vllm_door import register
+def _open_in_vllm() -> Doorkeeper:
+    """Within vLLM, the door counts tokens where they are handed out, also without its plugins."""
+    if "vllm" not in sys.modules:
+        return open_door(InferenceSettings(), SystemClock())
+    from inference.vllm_door import at_shutdown, register
 
-        register()
+    register()
+    door = open_door(InferenceSettings(), SystemClock())
+    door.informed = True
+    at_shutdown(door.close)
+    return door
 
 
 def _receiving(receive: Receive, body: bytes, delivery: Delivery) -> Receive:

@@ -1,12 +1,13 @@
 """Ties vLLM's API server to the door; the middleware loads it, and vLLM does as a plugin.
 
-Two things the door cannot see from outside. Which engine requests a client request becomes: each
+Three things the door cannot see from outside. Which engine requests a client request becomes: each
 gets the minted id into its own, on every endpoint. How many tokens are in a chunk: what the code
 that writes chunks takes out of its queue is counted, which costs one `len` per chunk and is exact
-where vLLM merges tokens or a parser holds them back.
+where vLLM merges tokens or a parser holds them back. That the engine drains: vLLM goes on taking
+requests then, and answers each with status 500.
 
-`AsyncLLM.add_request` is wrapped; the queue that it returns becomes one that counts. If this vLLM
-has no such hook, it does not start.
+`AsyncLLM.add_request` is wrapped; the queue that it returns becomes one that counts. So is
+`AsyncLLM.shutdown`. If this vLLM has no such hook, it does not start.
 """
 
 import functools
@@ -20,6 +21,7 @@ from schemas.errors import SettingsError
 _MARK = "_rentroll_add_request"
 _WANTED_ARGUMENTS = ("request_id", "params")
 _WANTED_METHODS = ("get", "get_nowait")
+_at_shutdown: list[Callable[[], None]] = []
 
 
 def register() -> None:
@@ -35,12 +37,30 @@ def register() -> None:
     if _MARK in vars(AsyncLLM):
         return
     original = AsyncLLM.add_request
-    check_hooks(vllm.__version__, original, RequestOutputCollector)
+    check_hooks(vllm.__version__, original, RequestOutputCollector, AsyncLLM)
     setattr(AsyncLLM, _MARK, original)
     AsyncLLM.add_request = counting(original, counting_queue(RequestOutputCollector))
+    AsyncLLM.shutdown = telling(AsyncLLM.shutdown)
 
 
-def check_hooks(version: str, add_request: Callable[..., Any], queue: type) -> None:
+def at_shutdown(do: Callable[[], None]) -> None:
+    """Have something done when the engine of this process begins to drain, on whatever thread."""
+    _at_shutdown.append(do)
+
+
+def telling(shutdown: Callable[..., Any]) -> Callable[..., Any]:
+    """`shutdown` as the door needs it: whoever asked by `at_shutdown` is told before."""
+
+    @functools.wraps(shutdown)
+    def shutdown_told(*args: Any, **keywords: Any) -> Any:
+        for do in _at_shutdown:
+            do()
+        return shutdown(*args, **keywords)
+
+    return shutdown_told
+
+
+def check_hooks(version: str, add_request: Callable[..., Any], queue: type, client: type) -> None:
     """See that this vLLM has what is wrapped.
 
     Raises:
@@ -49,6 +69,7 @@ def check_hooks(version: str, add_request: Callable[..., Any], queue: type) -> N
     known = inspect.signature(add_request).parameters
     missing = [f"AsyncLLM.add_request({name})" for name in _WANTED_ARGUMENTS if name not in known]
     missing += [f"{queue.__name__}.{name}" for name in _WANTED_METHODS if not hasattr(queue, name)]
+    missing += [] if hasattr(client, "shutdown") else [f"{client.__name__}.shutdown"]
     if missing:
         raise SettingsError(f"vLLM {version} has no {missing[0]}: Rentroll cannot meter its door")
 

@@ -43,6 +43,18 @@ QUIET = {
 }
 
 
+def write_model(folder: Path) -> Path:
+    """The tiny model, written with the libraries that come with vLLM."""
+    python = python_of(ensure_environment(InferenceSettings(), lambda _: None))
+    script = (
+        "import sys; from pathlib import Path; from tests.engine.tiny_llama import"
+        " write_tiny_llama; write_tiny_llama(Path(sys.argv[1]))"
+    )
+    environment = os.environ | QUIET | {"PYTHONPATH": f"{ROOT}"}
+    subprocess.run([python, "-c", script, str(folder)], env=environment, check=True)
+    return folder
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -87,12 +99,14 @@ class ServedHost:
                 time.sleep(0.5)
         raise AssertionError(self.log.read_text()[-6_000:])
 
-    def post(self, endpoint: str, *, key: int = 1, **body: Any) -> requests.Response:
-        """A request of one tenant, streamed if the body says so."""
+    def post(
+        self, endpoint: str, *, key: int = 1, label: str = "the client's own", **body: Any
+    ) -> requests.Response:
+        """A request of one tenant, streamed if the body says so; `label` is what it calls it."""
         return requests.post(
             f"{self.url}/{endpoint}",
             json={"model": MODEL, **body},
-            headers={"Authorization": bearer(key), "X-Request-Id": "the client's own"},
+            headers={"Authorization": bearer(key), "X-Request-Id": label},
             stream=bool(body.get("stream")),
             timeout=(5, body.pop("_timeout", 120)),
         )
@@ -145,13 +159,8 @@ class ServedHost:
         site = build_site(folder / "site")
         model = folder / "model"
         model.mkdir()
-        script = (
-            "import sys; from pathlib import Path; from tests.engine.tiny_llama import"
-            " write_tiny_llama; write_tiny_llama(Path(sys.argv[1]))"
-        )
+        write_model(model)
         environment = os.environ | QUIET | {"PYTHONPATH": f"{site}"}
-        write = environment | {"PYTHONPATH": f"{ROOT}"}
-        subprocess.run([python, "-c", script, str(model)], env=write, check=True)
         for name in self.settings.model_fields_set:
             value = getattr(self.settings, name)
             environment[f"RENTROLL_INFERENCE_{name.upper()}"] = str(value)

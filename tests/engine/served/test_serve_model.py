@@ -1,8 +1,6 @@
 """`rentroll serve-model` with stock vLLM: asked to stop, and each process killed; nobody stays."""
 
-import os
 import signal
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -11,22 +9,16 @@ from pathlib import Path
 import pytest
 import requests
 
-from inference.settings import InferenceSettings
-from inference.vllm_environment import ensure_environment, python_of
-from infra.api_keys import KeyTerms
 from infra.kafka.topics import ensure_topics
 from infra.process_mark import ProcessMark
-from infra.store.api_keys import CREATION_ENTROPY_BYTES, create_key
-from infra.store.engine import open_store
-from infra.store.migrate import upgrade
 from schemas.control import SourceClosed
 from schemas.decode import decode_event
 from schemas.fleet import EngineInterval
 from schemas.usage import RequestFinished
-from tests.engine.served.host import QUIET
+from tests.engine.served.host import QUIET, write_model
+from tests.support.keyed_store import key_terms, store_with_keys
 from tests.support.serve_runs import ServeRun, wait_for
 from tests.support.servers.kafka import kafka
-from tests.support.source import ROOT
 from tests.support.topic_reader import read_topics
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
@@ -46,15 +38,7 @@ def bootstrap() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    python = python_of(ensure_environment(InferenceSettings(), lambda _: None))
-    script = (
-        "import sys; from pathlib import Path; from tests.engine.tiny_llama import"
-        " write_tiny_llama; write_tiny_llama(Path(sys.argv[1]))"
-    )
-    environment = os.environ | QUIET | {"PYTHONPATH": f"{ROOT}"}
-    subprocess.run([python, "-c", script, str(folder)], env=environment, check=True)
-    return folder
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 class Served(ServeRun):
@@ -65,19 +49,7 @@ class Served(ServeRun):
 
     def serve(self, bootstrap: str, model: Path) -> list[ProcessMark]:
         store_url = f"sqlite:///{self.folder / 'store.sqlite'}"
-        upgrade(store_url)
-        terms = KeyTerms(
-            tenant="acme",
-            project="chatbot",
-            label="test",
-            scopes=("inference",),
-            service_tiers=("standard",),
-        )
-        store = open_store(store_url)
-        entropy = os.urandom(CREATION_ENTROPY_BYTES)
-        _, presented = create_key(store, terms, created_by="test", now_ms=1, entropy=entropy)
-        store.dispose()
-        self.key, self.seen = presented.text(), []
+        (self.key,), self.seen = store_with_keys(store_url, [key_terms()]), []
         self.environment = QUIET | {
             "RENTROLL_KAFKA_BOOTSTRAP": bootstrap,
             "RENTROLL_STORE_URL": store_url,
@@ -148,13 +120,18 @@ def test_ctrl_c_lets_a_running_request_finish_and_bills_all_of_it(
     running.start()
     wait_for(lambda: bool((status := served.status()) and status.open_requests), "an open request")
     served.signal(signal.SIGINT)
+    late: list[requests.Response] = []
+    wait_for(lambda: late.append(served.complete(4)) or late[-1].status_code == 503, "a refusal")
     assert served.ended(90) == 0, served.text()
     running.join()
+    answered = [one for one in late if one.ok]
+    assert late[-1].json()["error"]["code"] == "server-closing"
     assert answers[0].json()["usage"]["completion_tokens"] == 600
     assert all_dead(marks)
     finished = assert_story_is_whole(served, bootstrap, source)
-    assert len(finished) == 2
-    assert sum(one.data.output_text_tokens for one in finished) == 604
+    assert len(finished) == 2 + len(late)
+    assert sum(one.data.output_text_tokens for one in finished) == 604 + 4 * len(answered)
+    assert [one.data.outcome for one in finished].count("refused") == 1
     assert served.text().count("is closed") == 1
 
 

@@ -4,17 +4,23 @@ import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import requests
-
-from tests.engine.served.host import ServedHost
 
 SENTENCE = "hello world the quick brown fox billing metering tokens gpu seconds"
 WORDS = SENTENCE.split()
 LONG = " ".join(WORDS * 12)
 CHAT, COMPLETIONS, RESPONSES = "v1/chat/completions", "v1/completions", "v1/responses"
+
+
+class Host(Protocol):
+    """Where requests go."""
+
+    def post(
+        self, endpoint: str, *, key: int, label: str = ..., **body: Any
+    ) -> requests.Response: ...
 
 
 @dataclass
@@ -30,13 +36,14 @@ class Seen:
     token_ids: int | None = None
     cut: bool = False
     broken: str = ""
+    label: str = ""
 
 
 @dataclass
 class Traffic:
     """Seeded requests on a host."""
 
-    host: ServedHost
+    host: Host
     seed: int
     seen: list[Seen] = field(default_factory=list)
 
@@ -47,35 +54,39 @@ class Traffic:
         return self.seen
 
     def _one(self, number: int) -> Seen:
-        dice = random.Random(self.seed * 1_000_003 + number)
         kind, send = KINDS[number % len(KINDS)]
         key = 1 + number % 2
-        seen = Seen(kind, "acme" if key == 1 else "bolt")
-        try:
-            send(self.host, dice, key, seen)
-        except requests.ReadTimeout:
-            seen.cut = True
-        except requests.RequestException as error:
-            seen.broken = repr(error)
-        return seen
+        seen = Seen(kind, "acme" if key == 1 else "bolt", label=f"client {number}")
+        return send_one(self.host, send, key, seen, random.Random(self.seed * 1_000_003 + number))
 
 
-def _words(dice: random.Random, count: int) -> str:
+def send_one(host: Host, send: "Send", key: int, seen: Seen, dice: random.Random) -> Seen:
+    """Send a request and write down what its client saw, whatever that was."""
+    try:
+        send(host, dice, key, seen)
+    except requests.ReadTimeout:
+        seen.cut = True
+    except requests.RequestException as error:
+        seen.broken = repr(error)
+    return seen
+
+
+def words(dice: random.Random, count: int) -> str:
     return " ".join(dice.choice(WORDS) for _ in range(count))
 
 
-def _completion(dice: random.Random, **changes: Any) -> dict[str, Any]:
-    body = {"prompt": _words(dice, dice.randint(1, 40)), "max_tokens": dice.randint(1, 40)}
+def completion(dice: random.Random, **changes: Any) -> dict[str, Any]:
+    body = {"prompt": words(dice, dice.randint(1, 40)), "max_tokens": dice.randint(1, 40)}
     return body | {"ignore_eos": True, "return_token_ids": True} | changes
 
 
-def _chat(dice: random.Random, **changes: Any) -> dict[str, Any]:
-    body = _completion(dice)
+def chat(dice: random.Random, **changes: Any) -> dict[str, Any]:
+    body = completion(dice)
     return body | {"messages": [{"role": "user", "content": body.pop("prompt")}]} | changes
 
 
-def _whole(host: ServedHost, key: int, seen: Seen, endpoint: str, body: dict[str, Any]) -> None:
-    answer = host.post(endpoint, key=key, **body)
+def whole(host: Host, key: int, seen: Seen, endpoint: str, body: dict[str, Any]) -> None:
+    answer = host.post(endpoint, key=key, label=seen.label, **body)
     _head(answer, seen)
     content = msgspec.json.decode(answer.content)
     if not isinstance(content, dict):
@@ -86,10 +97,10 @@ def _whole(host: ServedHost, key: int, seen: Seen, endpoint: str, body: dict[str
             seen.token_ids = (seen.token_ids or 0) + len(choice["token_ids"])
 
 
-def _stream(
-    host: ServedHost, key: int, seen: Seen, endpoint: str, body: dict[str, Any], cut: int = 0
+def stream(
+    host: Host, key: int, seen: Seen, endpoint: str, body: dict[str, Any], cut: int = 0
 ) -> None:
-    answer = host.post(endpoint, key=key, stream=True, **body)
+    answer = host.post(endpoint, key=key, label=seen.label, stream=True, **body)
     _head(answer, seen)
     chunks = 0
     for line in answer.iter_lines():
@@ -123,63 +134,61 @@ BEAMS = {"use_beam_search": True, "n": 2, "max_tokens": 6}
 CHOICE = {"structured_outputs": {"choice": ["hello world", "quick fox"]}, "ignore_eos": False}
 
 
-Send = Callable[[ServedHost, random.Random, int, Seen], None]
+Send = Callable[[Host, random.Random, int, Seen], None]
 WITH_USAGE = {"stream_options": {"include_usage": True}}
 KINDS: list[tuple[str, Send]] = [
-    ("completion", lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d))),
-    ("chat", lambda h, d, k, s: _whole(h, k, s, CHAT, _chat(d))),
-    ("stream", lambda h, d, k, s: _stream(h, k, s, COMPLETIONS, _completion(d))),
-    ("stream usage", lambda h, d, k, s: _stream(h, k, s, CHAT, _chat(d, **WITH_USAGE))),
+    ("completion", lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d))),
+    ("chat", lambda h, d, k, s: whole(h, k, s, CHAT, chat(d))),
+    ("stream", lambda h, d, k, s: stream(h, k, s, COMPLETIONS, completion(d))),
+    ("stream usage", lambda h, d, k, s: stream(h, k, s, CHAT, chat(d, **WITH_USAGE))),
     (
         "stream cut",
-        lambda h, d, k, s: _stream(
-            h, k, s, COMPLETIONS, _completion(d, max_tokens=400), cut=d.randint(1, 15)
+        lambda h, d, k, s: stream(
+            h, k, s, COMPLETIONS, completion(d, max_tokens=400), cut=d.randint(1, 15)
         ),
     ),
     (
         "chat cut",
-        lambda h, d, k, s: _stream(h, k, s, CHAT, _chat(d, max_tokens=400), cut=d.randint(1, 15)),
+        lambda h, d, k, s: stream(h, k, s, CHAT, chat(d, max_tokens=400), cut=d.randint(1, 15)),
     ),
     (
         "gone",
-        lambda h, d, k, s: _whole(
-            h, k, s, COMPLETIONS, _completion(d, max_tokens=900, _timeout=0.7)
-        ),
+        lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d, max_tokens=900, _timeout=0.7)),
     ),
-    ("prefix", lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d, prompt=LONG))),
-    ("three samples", lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d, n=3))),
+    ("prefix", lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d, prompt=LONG))),
+    ("three samples", lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d, n=3))),
     (
         "two prompts",
-        lambda h, d, k, s: _whole(
-            h, k, s, COMPLETIONS, _completion(d, prompt=[_words(d, 5), _words(d, 20)])
+        lambda h, d, k, s: whole(
+            h, k, s, COMPLETIONS, completion(d, prompt=[words(d, 5), words(d, 20)])
         ),
     ),
     (
         "stop string",
-        lambda h, d, k, s: _whole(
-            h, k, s, COMPLETIONS, _completion(d, max_tokens=300, stop=["e", "o", "a"])
+        lambda h, d, k, s: whole(
+            h, k, s, COMPLETIONS, completion(d, max_tokens=300, stop=["e", "o", "a"])
         ),
     ),
-    ("bad number", lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d, max_tokens=-3))),
-    ("no such model", lambda h, d, k, s: _whole(h, k, s, CHAT, _chat(d, model="nope"))),
+    ("bad number", lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d, max_tokens=-3))),
+    ("no such model", lambda h, d, k, s: whole(h, k, s, CHAT, chat(d, model="nope"))),
     (
         "too long",
-        lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d, prompt=_words(d, 3_000))),
+        lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d, prompt=words(d, 3_000))),
     ),
     (
         "responses",
-        lambda h, d, k, s: _whole(
-            h, k, s, RESPONSES, {"input": _words(d, 10), "max_output_tokens": d.randint(5, 30)}
+        lambda h, d, k, s: whole(
+            h, k, s, RESPONSES, {"input": words(d, 10), "max_output_tokens": d.randint(5, 30)}
         ),
     ),
     (
         "responses stream",
-        lambda h, d, k, s: _stream(
-            h, k, s, RESPONSES, {"input": _words(d, 10), "max_output_tokens": d.randint(5, 30)}
+        lambda h, d, k, s: stream(
+            h, k, s, RESPONSES, {"input": words(d, 10), "max_output_tokens": d.randint(5, 30)}
         ),
     ),
-    ("two chats", lambda h, d, k, s: _stream(h, k, s, CHAT, _chat(d, n=2))),
-    ("logprobs", lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d, logprobs=2))),
-    ("beams", lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d, **BEAMS))),
-    ("structured", lambda h, d, k, s: _whole(h, k, s, CHAT, _chat(d, **CHOICE))),
+    ("two chats", lambda h, d, k, s: stream(h, k, s, CHAT, chat(d, n=2))),
+    ("logprobs", lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d, logprobs=2))),
+    ("beams", lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d, **BEAMS))),
+    ("structured", lambda h, d, k, s: whole(h, k, s, CHAT, chat(d, **CHOICE))),
 ]

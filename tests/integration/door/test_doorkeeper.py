@@ -38,6 +38,21 @@ def test_body_that_the_door_refuses_makes_an_event(
     run(story)
 
 
+def test_request_to_a_server_that_drains_is_refused_and_makes_an_event(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with house(tmp_path) as at:
+            at.door.close()
+            answer = await at.client.post(COMPLETIONS, {"prompt": "x"})
+            assert isinstance(answer, Answer)
+            assert (answer.status, answer.json()["error"]["code"]) == (503, "server-closing")
+            assert answer.headers["retry-after"] == "1"
+            _, closed = (await at.settled()).only()
+            assert (closed.ending, closed.http_status) == ("refused", 503)
+            assert at.app.seen == []
+
+    run(story)
+
+
 def test_tier_is_capped_in_the_record_and_priority_goes_to_the_engine(tmp_path: Path) -> None:
     async def story() -> None:
         keys = snapshot([door_key(service_tiers=("standard", "flex"))])

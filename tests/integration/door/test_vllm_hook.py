@@ -8,7 +8,7 @@ import pytest
 
 from inference.door_delivery import CURRENT, Delivery
 from inference.door_records import carried
-from inference.vllm_door import check_hooks, counting, counting_queue
+from inference.vllm_door import at_shutdown, check_hooks, counting, counting_queue, telling
 from schemas.errors import SettingsError
 
 ID = carried("019a0000-0000-7000-8000-000000000001")
@@ -56,6 +56,9 @@ class Client:
         queue.waiting.put_nowait(Output([Sample([1, 2]), Sample([3])]))
         queue.waiting.put_nowait(Output([Sample([4])]))
         return queue
+
+    def shutdown(self, timeout: float | None = None) -> str:
+        return f"drained within {timeout}"
 
 
 ADD = counting(Client.add_request, counting_queue(Queue))
@@ -123,10 +126,19 @@ def test_vllm_without_the_hooks_is_refused_by_version_and_name() -> None:
 
     class Bare: ...
 
-    check_hooks("0.32.0", Client.add_request, Queue)
+    check_hooks("0.32.0", Client.add_request, Queue, Client)
     with pytest.raises(
         SettingsError, match=r"vLLM 9\.9 has no AsyncLLM\.add_request\(request_id\)"
     ):
-        check_hooks("9.9", add_request, Queue)
+        check_hooks("9.9", add_request, Queue, Client)
     with pytest.raises(SettingsError, match=r"vLLM 9\.9 has no Bare\.get:"):
-        check_hooks("9.9", Client.add_request, Bare)
+        check_hooks("9.9", Client.add_request, Bare, Client)
+    with pytest.raises(SettingsError, match=r"vLLM 9\.9 has no Bare\.shutdown:"):
+        check_hooks("9.9", Client.add_request, Queue, Bare)
+
+
+def test_door_is_told_before_the_engine_drains() -> None:
+    told: list[str] = []
+    at_shutdown(lambda: told.append("closing"))
+    drained = telling(Client.shutdown)(Client(), timeout=60)
+    assert (told, drained) == (["closing"], "drained within 60")

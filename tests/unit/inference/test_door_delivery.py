@@ -163,3 +163,24 @@ def test_hook_adds_up_over_the_calls_of_one_request() -> None:
     delivery.engine_called(2)
     delivery.started(200, JSON)
     assert delivery.read_end().engine_requests == 3
+
+
+@pytest.mark.parametrize(("informed", "engine_requests"), [(True, 0), (False, 4)])
+@pytest.mark.parametrize("status", [0, 500])
+def test_failure_that_the_hook_never_saw_reached_no_engine(
+    informed: bool, engine_requests: int, status: int
+) -> None:
+    delivery = Delivery(COMPLETIONS, 4, informed=informed)
+    if status:
+        delivery.started(status, JSON)
+        delivery.complete = True
+    found = delivery.read_end()
+    assert (found.ending, found.status) == ("failed", 500)
+    assert found.engine_requests == engine_requests
+
+
+def test_answer_that_the_hook_never_saw_is_taken_at_its_word() -> None:
+    delivery = Delivery(COMPLETIONS, 2, informed=True)
+    delivery.started(200, JSON)
+    delivery.complete = True
+    assert delivery.read_end().engine_requests == 2
