@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument(
         "--queued",
         type=int,
-        default=InferenceSettings().queued_steps_max,
+        default=InferenceSettings().queued_steps,
         help="steps that the meter is told at once",
     )
     queued = parser.parse_args().queued

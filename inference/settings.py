@@ -37,7 +37,7 @@ class InferenceSettings(BaseSettings):
     interval_s: int = Field(
         default=10, ge=1, le=3_600, description="longest engine interval while requests run"
     )
-    queued_steps_max: int = Field(
+    queued_steps: int = Field(
         default=16,
         ge=1,
         le=1_024,

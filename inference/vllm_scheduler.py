@@ -114,7 +114,7 @@ class MeteringHooks:
         self._rr_books.started()
         self._rr_difference_ns = difference_ns
         self._rr_steps = self._rr_books.steps
-        self._rr_reports_max = 2 * settings.queued_steps_max
+        self._rr_reports_max = 2 * settings.queued_steps
         self._rr_finished = False
         self._rr_stop = threading.Event()
         self._rr_marks = threading.Thread(
