@@ -7,7 +7,7 @@ scheduler becomes vLLM's own class, or the metered one again: the same engine, w
 memory, so that a pair of neighbouring rounds differs in the metering alone. Of each pair, in random
 order, the ratio counts; printed are the median ratio and its 95% confidence interval (bootstrap)
 of tokens/s and of CPU time per token of the whole process. Where neighbours keep the machine busy,
-the CPU time is the measure. Of batches of 1, 25 and 100 the time inside the hooks is printed, too.
+the CPU time is the measure. Of batches of 1, 25 and 100 the hooks' CPU time is printed, too.
 
 Without --model a random Llama of two layers is served, whose steps take 2 ms: the hardest case.
 """
@@ -121,7 +121,7 @@ class Bench:
         return found[1:]
 
     def hook_ns(self, timed: Any, batch: int, tokens: int, rounds: int) -> list[int]:
-        """Wall ns that `timed` keeps, per step of a round with everyone decoding."""
+        """CPU ns that `timed` keeps, per step of a round with everyone decoding."""
         found = []
         for _ in range(rounds):
             timed.each_ns = []
@@ -146,7 +146,7 @@ def _timed(hooks: type, chosen: Any) -> Any:
 
     One class times the two methods of a step from outside of the hooks, one from inside.
     """
-    now_ns = time.perf_counter_ns
+    now_ns = time.thread_time_ns
 
     class Inner(chosen):  # type: ignore[misc]
         def schedule(self, *arguments: Any, **named: Any) -> Any:
@@ -219,7 +219,7 @@ def report(bench: Bench, batch: int, options: argparse.Namespace) -> None:
 
 
 def report_hooks(bench: Bench, options: argparse.Namespace) -> None:
-    """Print the time inside the hooks per step: most only queue, some account for many."""
+    """Print the hooks' CPU time per step: most only queue, some account for many."""
     hooks, chosen = bench.metered.__mro__[1:3]
     for batch in HOOKED_BATCHES:
         timers, timed = (
@@ -235,7 +235,7 @@ def report_hooks(bench: Bench, options: argparse.Namespace) -> None:
 
 
 def mean_us(found: list[int]) -> float:
-    """Without the worst 1%: a neighbour that takes the core for a while is not ours."""
+    """Without the worst 1%: a neighbour that takes the caches for a while is not ours."""
     kept = sorted(found)[: len(found) * 99 // 100]
     return statistics.fmean(kept) / _NS_PER_US
 

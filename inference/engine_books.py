@@ -195,8 +195,8 @@ class EngineBooks:
             generated = self._generated_by_now()
             self._guard("stop", lambda now_ns: self._stop(now_ns, generated))
             if self._blind:
-                for request in list(self._facts):
-                    self._finish_blindly(request, max(self._generated(request), 0))
+                for request, tokens in generated.items():
+                    self._finish_blindly(request, tokens)
                 self._mark_blindly(self._now_ns(), end=True)
                 self._write_stop()
             self._stopped = True
@@ -288,7 +288,13 @@ class EngineBooks:
 
         The engine may go on meanwhile: what was scheduled is then never less than they need.
         """
-        return {request: self._generated(request) for request in self._facts}
+        found = dict.fromkeys(self._facts, 0)
+        try:
+            for request in found:
+                found[request] = max(self._generated(request), 0)
+        except Exception as error:
+            self.failed("generated", error)
+        return found
 
     def _mark_record(self, now_ns: int, generated: Mapping[str, int]) -> Record:
         opens = [
@@ -296,7 +302,7 @@ class EngineBooks:
                 self._facts[one.request],
                 one
                 if one.generated_tokens >= 0
-                else one._replace(generated_tokens=max(generated[one.request], 0)),
+                else one._replace(generated_tokens=generated[one.request]),
             )
             for one in self._meter.open_requests()
         ]
@@ -360,8 +366,9 @@ class EngineBooks:
         """A mark, and an interval where it is time for one; they claim time that no part has."""
         interval = self._blind_interval(now_ns)
         hour_end_ns = (interval.start_ns // NS_PER_HOUR + 1) * NS_PER_HOUR
+        generated = self._generated_by_now()
         opens = [
-            OpenFacts(facts, unused(request, max(self._generated(request), 0), now_ns))
+            OpenFacts(facts, unused(request, generated[request], now_ns))
             for request, facts in self._facts.items()
         ]
         records = [self._mark_of(interval, opens, now_ns)]

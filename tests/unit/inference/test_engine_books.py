@@ -56,6 +56,7 @@ class Driver:
     def __init__(self, **settings: object) -> None:
         self.now_ns = START_NS
         self.generated = 0
+        self.unreadable = False
         self.disk = Disk()
         boot = EngineBoot(
             engine=ENGINE,
@@ -85,9 +86,14 @@ class Driver:
             self.disk,
             InferenceSettings.model_validate({"interval_s": 1, **settings}),
             now_ns=lambda: self.now_ns,
-            generated=lambda _: self.generated,
+            generated=self.generated_by,
         )
         self.books.started()
+
+    def generated_by(self, _: str) -> int:
+        if self.unreadable:
+            raise AttributeError("no such field")
+        return self.generated
 
     def step(self, name: str, tokens: int, computed: int, *, ms: int = 10) -> None:
         step = {name: tokens}
@@ -228,6 +234,19 @@ def test_no_hook_raises_into_the_engine(hook: str) -> None:
     calls[hook]()
     driver.books.write_out()
     assert driver.books.faults == 1
+
+
+def test_engine_whose_tokens_cannot_be_read_goes_on_and_its_books_do_not_close() -> None:
+    driver = Driver()
+    driver.books.add(RequestFacts(ONE, "open", 5))
+    driver.step("open", 5, 0)
+    driver.unreadable = True
+    driver.books.mark()
+    driver.books.mark()
+    driver.books.stop()
+    assert "no such field" in driver.books.fault
+    assert [one.facts.engine_request for one in driver.parts()] == ["open"]
+    assert missing_ns(driver) > 0
 
 
 def test_steps_that_end_out_of_order_are_a_fault() -> None:
