@@ -1,11 +1,15 @@
 """CPU time of the metering hooks per engine step and request, without an engine.
 
 `python -m bench.metering_hooks` steps the real books with a real spool: what vLLM's loop pays.
-Best of several runs in thread CPU time, so that a busy machine tells much the same.
+Warm is a loop of nothing else. Cold is what an engine sees: before each hook 8 MB of other memory
+are read, as a model does in its step. Best of several runs in thread CPU time, so that a busy
+machine tells much the same; --queued 1 tells the meter of each step at once.
 """
 
+import argparse
 import tempfile
 import time
+from itertools import count
 from pathlib import Path
 
 from inference.attribution import EngineProfile
@@ -20,8 +24,16 @@ from schemas.units import NS_PER_MS, NS_PER_S
 
 START_NS = 1_790_812_800 * NS_PER_S
 STEPS = 2_000
+BEGAN_NS = time.monotonic_ns()
+COLD_STEPS = 160
+OTHER_BYTES = 8 << 20
 RUNS = 5
 NS_PER_US = 1_000
+
+
+def now_ns() -> int:
+    """Unix time that begins with this process."""
+    return START_NS + time.monotonic_ns() - BEGAN_NS
 
 
 def books_in(folder: Path) -> EngineBooks:
@@ -49,44 +61,64 @@ def books_in(folder: Path) -> EngineBooks:
         stall_cap_ns=settings.step_cap_ns,
         interval_ns=settings.interval_s * NS_PER_S,
     )
-    difference_ns = START_NS - time.monotonic_ns()
     return EngineBooks(
         boot,
         meter,
         Spool(folder / "spool", settings),
         settings,
-        now_ns=lambda: time.monotonic_ns() + difference_ns,
+        now_ns=now_ns,
         generated=lambda _: 0,
     )
 
 
-def step_ns(batch: int, folder: Path) -> int:
+class Other:
+    """What an engine does between the hooks, as the caches see it."""
+
+    def __init__(self, size: int) -> None:
+        self._memory = bytes(size)
+
+    def read(self) -> None:
+        """Go through all of it; what lay in the caches before is gone."""
+        self._memory.find(b"\1")
+
+
+def step_ns(batch: int, books: EngineBooks, *, queued: int, steps: int, other: Other) -> int:
     """CPU ns per decoding step of `batch` requests: schedule, results, writing out."""
-    books = books_in(folder)
     names = [f"cmpl-{number}" for number in range(batch)]
     for number, name in enumerate(names):
         books.add(RequestFacts(uuid7(START_NS // NS_PER_MS, number), name, 100))
-    books.scheduled(names, [100] * batch, [0] * batch)
-    books.step_done()
-    # Contexts of different lengths, as they are: equal ones have equal remainders, and ties cost.
+    tokens_of = dict.fromkeys(names, 100)
+    books.steps.append((now_ns(), tokens_of, [], [], [(name, 0) for name in names]))
+    books.steps.append((now_ns(), tokens_of))
+    # Contexts of different lengths, as they are.
     contexts = [100 + 7 * number for number in range(batch)]
-    began_ns = time.thread_time_ns()
-    for step in range(STEPS):
-        books.scheduled(list(names), [1] * batch, [step + one for one in contexts])
-        books.step_done()
-        books.write_out()
-    return (time.thread_time_ns() - began_ns) // STEPS
+    spent_ns = 0
+    for step in range(steps):
+        other.read()
+        # vLLM makes these anyway.
+        tokens_of, ran = dict.fromkeys(names, 1), list(names)
+        computed = [step + one for one in contexts]
+        began_ns = time.thread_time_ns()
+        books.steps.append((now_ns(), tokens_of, ran, computed, ()))
+        spent_ns += time.thread_time_ns() - began_ns
+        other.read()
+        began_ns = time.thread_time_ns()
+        books.steps.append((now_ns(), tokens_of))
+        if len(books.steps) >= 2 * queued:
+            books.write_out()
+        spent_ns += time.thread_time_ns() - began_ns
+    return spent_ns // steps
 
 
-def request_ns(folder: Path) -> int:
+def request_ns(books: EngineBooks) -> int:
     """CPU ns per request that comes and goes, its part written to the spool."""
-    books = books_in(folder)
     began_ns = time.thread_time_ns()
     for number in range(STEPS):
         name = f"cmpl-{number}"
         books.add(RequestFacts(uuid7(START_NS // NS_PER_MS, number), name, 100))
-        books.scheduled([name], [100], [0])
-        books.step_done()
+        tokens_of = {name: 100}
+        books.steps.append((now_ns(), tokens_of, [], [], [(name, 0)]))
+        books.steps.append((now_ns(), tokens_of))
         books.finish(name, 1, "length")
         books.write_out()
     return (time.thread_time_ns() - began_ns) // STEPS
@@ -94,14 +126,38 @@ def request_ns(folder: Path) -> int:
 
 def main() -> None:
     """Print the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--queued",
+        type=int,
+        default=InferenceSettings().queued_steps,
+        help="steps that the meter is told at once",
+    )
+    queued = parser.parse_args().queued
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
+        folders = (root / str(number) for number in count())
+
+        def new_books() -> EngineBooks:
+            return books_in(next(folders))
+
         for batch in (1, 16, 25, 64, 256):
-            found = min(step_ns(batch, root / f"{batch}-{run}") for run in range(RUNS))
-            each = found // batch
-            print(f"batch {batch:4d}: {found / NS_PER_US:7.1f} us a step, {each:5d} ns a request")
-        found = min(request_ns(root / f"one-{run}") for run in range(RUNS))
-        print(f"a request with one step: {found / NS_PER_US:.1f} us")
+            found = {
+                name: min(
+                    step_ns(batch, new_books(), queued=queued, steps=steps, other=Other(size))
+                    for _ in range(RUNS)
+                )
+                for name, steps, size in (("warm", STEPS, 0), ("cold", COLD_STEPS, OTHER_BYTES))
+            }
+            texts = [
+                f"{name} {spent / NS_PER_US:6.1f} us a step, {spent // batch:5d} ns a request"
+                for name, spent in found.items()
+            ]
+            print(f"batch {batch:4d}: {'; '.join(texts)}", flush=True)
+        spent = min(request_ns(new_books()) for _ in range(RUNS))
+        print(f"a request with one step: {spent / NS_PER_US:.1f} us")
 
 
 if __name__ == "__main__":

@@ -212,7 +212,7 @@ def attribute(
 
 
 def split(total: int, weights: Sequence[int], ties: Sequence[str]) -> list[int]:
-    """The same parts as `schemas.apportion` in half the time; a property test holds it to that.
+    """The same parts as `schemas.apportion` in less time; a property test holds it to that.
 
     It runs once per engine step, where `apportion` runs once per invoice.
 
@@ -222,18 +222,19 @@ def split(total: int, weights: Sequence[int], ties: Sequence[str]) -> list[int]:
     whole_weight = sum(weights)
     if total <= 0 or whole_weight <= 0 or min(weights) < 0:
         return apportion(total, weights, ties)
-    parts: list[int] = []
-    remainders: list[int] = []
-    for weight in weights:
-        part, remainder = divmod(total * weight, whole_weight)
-        parts.append(part)
-        remainders.append(remainder)
-    left = total - sum(parts)
-    if left:
-        order = sorted(range(len(remainders)), key=remainders.__getitem__)
-        # Fewer are left than there are parts, so the last one that gets nothing has a place.
-        if remainders[order[-left]] == remainders[order[-left - 1]]:
-            return apportion(total, weights, ties)
-        for index in order[-left:]:
-            parts[index] += 1
+    both = [divmod(total * weight, whole_weight) for weight in weights]
+    floors, remainders = zip(*both, strict=True)
+    left = total - sum(floors)
+    if not left:
+        return list(floors)
+    # Fewer are left than there are parts, so the largest that gets nothing has a place.
+    ranked = sorted(remainders)
+    least = ranked[-left]
+    if ranked[-left - 1] < least:
+        return [part + 1 if remainder >= least else part for part, remainder in both]
+    parts = [part + 1 if remainder > least else part for part, remainder in both]
+    tied = [index for index, remainder in enumerate(remainders) if remainder == least]
+    tied.sort(key=ties.__getitem__)
+    for index in tied[: total - sum(parts)]:
+        parts[index] += 1
     return parts

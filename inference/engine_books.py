@@ -5,18 +5,20 @@ this boot: its requests still get their parts, with the engine's own token count
 and its intervals say that time was attributed which no part carries, so the identity by ordinals
 does not hold and every hour that it touches is held. The remedy is a restart of the engine.
 
+The meter hears of an engine's steps several at once (`inference.queued_steps`), and of anything
+else only after all steps before it.
+
 Records go to the page cache with one `write` each time, and to disk on another thread. What the
 disk refuses waits in memory, bounded.
 """
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
-from inference.attribution import StepWork
 from inference.engine_account import FinishedPart, Interval
 from inference.engine_blind import interval_without_parts, part_without_time, unused
 from inference.engine_meter import EngineMeter
@@ -36,6 +38,7 @@ from inference.engine_records import (
     SpanRecord,
     StopRecord,
 )
+from inference.queued_steps import QueuedSteps, StepReport
 from inference.settings import InferenceSettings
 from inference.wire import THE_SOURCE, Record, to_json
 from schemas.errors import SpoolError
@@ -82,6 +85,7 @@ class EngineBooks:
         self._generated = generated
         self._settings = settings
         self._interval_ns = settings.interval_s * NS_PER_S
+        self._steps = QueuedSteps(meter)
         self._unwritten: deque[Record] = deque()
         self._lock = threading.RLock()
         self._facts: dict[str, RequestFacts] = {}
@@ -96,6 +100,14 @@ class EngineBooks:
 
     # What the engine reports, in the order in which it happens.
 
+    @property
+    def steps(self) -> deque[StepReport]:
+        """Where launches and ends of steps are appended.
+
+        The next call of any method accounts for them: call `write_out` before there are too many.
+        """
+        return self._steps.reports
+
     def started(self) -> None:
         """The engine can take requests."""
         with self._lock:
@@ -108,14 +120,6 @@ class EngineBooks:
             self._facts[request] = facts._replace(cached_tokens=-1)
             self._guard("add", lambda now_ns: self._add(request, facts, now_ns))
 
-    def scheduled(
-        self, requests: Sequence[str], tokens: Sequence[int], computed: Sequence[int]
-    ) -> None:
-        """A step was launched; columns as in `StepWork`."""
-        with self._lock:
-            work = StepWork(1, tokens, computed)
-            self._guard("scheduled", lambda now_ns: self._meter.scheduled(now_ns, requests, work))
-
     def cache_read(self, request: str, tokens: int) -> None:
         """What the cache held of a prompt when the request was scheduled at first."""
         with self._lock:
@@ -123,11 +127,6 @@ class EngineBooks:
             if facts is not None and facts.cached_tokens < 0:
                 cached = min(tokens, facts.prompt_tokens)
                 self._facts[request] = facts._replace(cached_tokens=cached)
-
-    def step_done(self) -> None:
-        """The results of the oldest step in flight are in."""
-        with self._lock:
-            self._guard("step_done", self._meter.step_done)
 
     def rejected(self, request: str, drafts: int) -> None:
         """Draft tokens of a request were computed and rejected."""
@@ -169,10 +168,9 @@ class EngineBooks:
         return self._facts[request]
 
     def write_out(self) -> None:
-        """Write what has become final; cheap when nothing has."""
+        """Account for the steps so far, and write what has become final."""
         with self._lock:
-            if not self._blind:
-                self._guard("write_out", self._write_final)
+            self._guard("write_out", self._write_final)
             if self._unwritten:
                 self._write([])
 
@@ -181,10 +179,10 @@ class EngineBooks:
         with self._lock:
             if self._stopped:
                 return
+            generated = self._generated_by_now()
+            self._guard("mark", lambda now_ns: self._mark(now_ns, generated))
             if self._blind:
                 self._mark_blindly(self._now_ns())
-            else:
-                self._guard("mark", self._mark)
 
     def stop(self) -> None:
         """The engine ends. Where it still holds requests, that is a death: the sidecar buries it.
@@ -194,28 +192,33 @@ class EngineBooks:
         with self._lock:
             if self._stopped:
                 return
-            if not self._blind:
-                self._guard("stop", self._stop)
+            generated = self._generated_by_now()
+            self._guard("stop", lambda now_ns: self._stop(now_ns, generated))
             if self._blind:
-                for request in list(self._facts):
-                    self._finish_blindly(request, max(self._generated(request), 0))
+                for request, tokens in generated.items():
+                    self._finish_blindly(request, tokens)
                 self._mark_blindly(self._now_ns(), end=True)
                 self._write_stop()
             self._stopped = True
 
     def failed(self, hook: str, why: object) -> None:
         """Count a failure of the metering; from the first on, the books do not close."""
-        self.faults += 1
-        if not self.fault:
-            self.fault = f"{hook}: {why!r}"[:FAULT_CHARS_MAX]
-        if not self._blind:
-            self._blind = True
-            self._turn_blind()
+        with self._lock:
+            self.faults += 1
+            if not self.fault:
+                self.fault = f"{hook}: {why!r}"[:FAULT_CHARS_MAX]
+            if not self._blind:
+                self._settle()
+            # The steps before it may have failed as well.
+            if not self._blind:
+                self._blind = True
+                self._turn_blind()
 
     # How it is kept.
 
     def _guard(self, hook: str, action: Callable[[int], None]) -> None:
         """Do one piece of accounting; serving never fails over it, whatever goes wrong."""
+        self._settle()
         if self._blind or self._stopped:
             return
         try:
@@ -223,11 +226,21 @@ class EngineBooks:
         except Exception as error:
             self.failed(hook, error)
 
+    def _settle(self) -> None:
+        """Tell the meter of the steps that it has not heard of yet."""
+        if self._blind or self._stopped:
+            self._steps.drop()
+            return
+        try:
+            self._steps.settle()
+        except Exception as error:
+            self.failed("steps", error)
+
     def _add(self, request: str, facts: RequestFacts, now_ns: int) -> None:
         admitted_ms = uuid7_unix_ms(facts.request) if facts.request else now_ns // NS_PER_MS
         self._meter.add(request, now_ns, prompt_tokens=facts.prompt_tokens, admitted_ms=admitted_ms)
 
-    def _write_final(self, now_ns: int) -> None:
+    def _write_final(self, now_ns: int, generated: Mapping[str, int] | None = None) -> None:
         # Before: so that the mark, which may come later, ends no interval that is not in `outputs`.
         self._meter.advance(now_ns)
         outputs = self._meter.take()
@@ -243,7 +256,9 @@ class EngineBooks:
                 self._ordinal = output.ordinal
                 records.append(self._part(output, now_ns))
         if any(isinstance(output, Interval) for output in outputs):
-            records = [self._batch([*records, self._mark_record(now_ns)])]
+            # Without `generated` this is the engine's own thread: it generates nothing meanwhile.
+            known = self._generated_by_now() if generated is None else generated
+            records = [self._batch([*records, self._mark_record(now_ns, known)])]
         self._write(records)
 
     def _part(self, part: FinishedPart, now_ns: int) -> Record:
@@ -252,31 +267,42 @@ class EngineBooks:
         data = to_json(PartRecord(self._boot.engine, now_ns, facts, part))
         return Record(ENGINE_PART, facts.request or self._boot.engine, THE_SOURCE, data)
 
-    def _mark(self, now_ns: int) -> None:
-        self._write_final(now_ns)
-        self._write([self._mark_record(now_ns)])
+    def _mark(self, now_ns: int, generated: Mapping[str, int]) -> None:
+        self._write_final(now_ns, generated)
+        self._write([self._mark_record(now_ns, generated)])
 
-    def _stop(self, now_ns: int) -> None:
-        self._mark(now_ns)
+    def _stop(self, now_ns: int, generated: Mapping[str, int]) -> None:
+        self._mark(now_ns, generated)
         if self._facts:
             return
         self._meter.snapshot(now_ns)
-        self._write_final(now_ns)
+        self._write_final(now_ns, generated)
         self._write_stop()
 
     def _write_stop(self) -> None:
         stop = StopRecord(self._boot.engine, self._now_ns())
         self._write([self._record(ENGINE_STOP, to_json(stop))])
 
-    def _mark_record(self, now_ns: int) -> Record:
-        # Generated tokens first: what was scheduled is then never less than they need.
-        generated = {request: self._generated(request) for request in self._facts}
+    def _generated_by_now(self) -> dict[str, int]:
+        """Tokens per open request; to be read before the meter is told of the last steps.
+
+        The engine may go on meanwhile: what was scheduled is then never less than they need.
+        """
+        found = dict.fromkeys(self._facts, 0)
+        try:
+            for request in found:
+                found[request] = max(self._generated(request), 0)
+        except Exception as error:
+            self.failed("generated", error)
+        return found
+
+    def _mark_record(self, now_ns: int, generated: Mapping[str, int]) -> Record:
         opens = [
             OpenFacts(
                 self._facts[one.request],
                 one
                 if one.generated_tokens >= 0
-                else one._replace(generated_tokens=max(generated[one.request], 0)),
+                else one._replace(generated_tokens=generated[one.request]),
             )
             for one in self._meter.open_requests()
         ]
@@ -340,8 +366,9 @@ class EngineBooks:
         """A mark, and an interval where it is time for one; they claim time that no part has."""
         interval = self._blind_interval(now_ns)
         hour_end_ns = (interval.start_ns // NS_PER_HOUR + 1) * NS_PER_HOUR
+        generated = self._generated_by_now()
         opens = [
-            OpenFacts(facts, unused(request, max(self._generated(request), 0), now_ns))
+            OpenFacts(facts, unused(request, generated[request], now_ns))
             for request, facts in self._facts.items()
         ]
         records = [self._mark_of(interval, opens, now_ns)]

@@ -73,6 +73,8 @@ class EngineMeter:
         self._unfinished = self._finished_in_flight = 0
         self._beginning: set[str] = set()
         self._steps: deque[StepInFlight] = deque()
+        # The latest one, while everyone in it is still open.
+        self._launched: StepInFlight | None = None
         self._ordinal = self._ordinal_start = 0
         self._in_flight_ns = self._in_flight_start_ns = 0
         self._open_step_start_ns = 0
@@ -119,14 +121,11 @@ class EngineMeter:
             ConservationError: If one of them is not open.
         """
         now_ns = self._advance(now_ns)
-        try:
-            opens = list(map(self._open.__getitem__, requests))
-        except KeyError as error:
-            raise ConservationError(f"request {error} is in a step but was not added") from error
-        step = StepInFlight(requests, work, opens)
-        if not self._beginning.isdisjoint(requests):
+        step = StepInFlight(requests, work, self._opens_of(requests))
+        if self._beginning and not self._beginning.isdisjoint(requests):
             self._begin(step, now_ns)
         self._steps.append(step)
+        self._launched = step
         if not self._unfinished and len(self._steps) == 1:
             self._plan_cut()
 
@@ -201,6 +200,15 @@ class EngineMeter:
         """What became final since the last call, in the order in which it must be written."""
         out, self._out = self._out, []
         return out
+
+    def _opens_of(self, requests: Sequence[str]) -> list[OpenRequest]:
+        before = self._launched
+        if before is not None and before.requests == requests:
+            return before.opens
+        try:
+            return list(map(self._open.__getitem__, requests))
+        except KeyError as error:
+            raise ConservationError(f"request {error} is in a step but was not added") from error
 
     def _begin(self, step: StepInFlight, now_ns: int) -> None:
         """Tell prompt and recomputed tokens from decoding ones, for those that may have both."""
@@ -356,6 +364,7 @@ class EngineMeter:
                 f" generated={one.generated} and drafts_rejected={one.drafts_rejected}",
             )
         del self._open[request]
+        self._launched = None
         self._beginning.discard(request)
         self._ordinal += 1
         self._in_flight_ns -= one.gpu_ns

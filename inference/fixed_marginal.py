@@ -34,6 +34,9 @@ the Shapley value for cached prefixes among prompts, and up to 50% in a single s
 
 from collections.abc import Sequence
 from functools import cache
+from math import gcd
+from operator import add
+from typing import NamedTuple, Self
 
 from inference.attribution import EngineProfile, StepWork, reads_and_pairs
 from schemas.units import NS_PER_S
@@ -44,10 +47,79 @@ MOMENTS = 8
 _SIXTEENTHS = 2 * MOMENTS
 
 
+class _Costs(NamedTuple):
+    """What a profile says of a pass, whoever is in it; times in 1/(bandwidth * peak) s.
+
+    Attributes:
+        profile: Whose costs these are.
+        fixed_bytes: Reading the weights, and the bytes that could be read during the overhead.
+        weights: Time to read the weights.
+        reading: Time to read a token of context.
+        per_token: Time to compute a token, but for its context.
+        per_pair: Time to compute a token's look at another.
+    """
+
+    profile: EngineProfile
+    fixed_bytes: int
+    weights: int
+    reading: int
+    per_token: int
+    per_pair: int
+
+    @classmethod
+    def of(cls, profile: EngineProfile) -> Self:
+        bandwidth, peak = profile.bandwidth_bytes_per_s, profile.peak_flops_per_s
+        return cls(
+            profile,
+            profile.weight_bytes + profile.pass_overhead_ns * bandwidth // NS_PER_S,
+            profile.weight_bytes * peak,
+            profile.kv_bytes_per_token * peak,
+            profile.flops_per_token * bandwidth,
+            profile.attention_flops * bandwidth,
+        )
+
+    def reads_longer(self, passes: int, computed: Sequence[int]) -> bool:
+        """Whether no group of requests with one token per pass is bound by its arithmetic."""
+        saved = self.reading - self.per_pair
+        if saved <= 0:
+            return False
+        # A token looks at what its pass reads, so pairs are reads, and the surplus of arithmetic
+        # falls with the context: nobody has more than one without any.
+        ahead = passes * self.per_token - passes * (passes + 1) // 2 * saved
+        surplus = len(computed) * ahead
+        if surplus > passes * self.weights:
+            slope = passes * saved
+            longest = ahead // slope
+            short = [before for before in computed if before <= longest]
+            surplus = len(short) * ahead - slope * sum(short)
+        return surplus <= passes * self.weights
+
+    def surely_reads_longer(self, tokens: Sequence[int], ends: Sequence[int]) -> bool:
+        """The same for one pass with any tokens; only if it shows without a look at everyone.
+
+        Args:
+            tokens: Of each request in the pass.
+            ends: Its context behind them.
+        """
+        saved = self.reading - self.per_pair
+        if saved <= 0:
+            return False
+        chunks = [(n, end) for n, end in zip(tokens, ends, strict=True) if n != 1]
+        surplus = (len(tokens) - len(chunks)) * max(self.per_token - saved, 0)
+        for n, end in chunks:
+            pairs = n * end - n * (n - 1) // 2
+            surplus += max(self.per_token * n + self.per_pair * pairs - self.reading * end, 0)
+        return surplus <= self.weights
+
+
 class FixedMarginal2:
     """The fixed cost of the step equally, the rest by what each request adds; see the module."""
 
     name = "fixed_marginal.2"
+
+    def __init__(self) -> None:
+        # Of the last profile, which is the only one of an engine.
+        self._costs: _Costs | None = None
 
     def weights(
         self, profile: EngineProfile, gpus: int, total_ns: int, step: StepWork
@@ -55,36 +127,37 @@ class FixedMarginal2:
         """Shares do not depend on how long the step took: the model is about proportions."""
         del gpus, total_ns
         passes, tokens, computed = step
+        costs = self._costs
+        if costs is None or costs.profile is not profile:
+            costs = self._costs = _Costs.of(profile)
         count = len(tokens)
-        kv_bytes, peak = profile.kv_bytes_per_token, profile.peak_flops_per_s
-        bandwidth = profile.bandwidth_bytes_per_s
-        overhead_bytes = profile.pass_overhead_ns * bandwidth // NS_PER_S
-        fixed_bytes = passes * (profile.weight_bytes + overhead_bytes)
-        weights = passes * profile.weight_bytes * peak
-        reading = kv_bytes * peak
-        per_token = profile.flops_per_token * bandwidth
-        per_pair = profile.attention_flops * bandwidth
-        if tokens.count(passes) == count and reading > per_pair:
-            # One token per pass each: a token looks at what its pass reads, so pairs are reads, and
-            # the surplus of arithmetic falls with the context: only the shortest can have one.
-            grown = passes * (passes + 1) // 2
-            ahead = passes * per_token - grown * (reading - per_pair)
-            slope = passes * (reading - per_pair)
-            longest = ahead // slope
-            short = [before for before in computed if before <= longest]
-            if len(short) * ahead - slope * sum(short) <= weights:
-                base, each = fixed_bytes + count * kv_bytes * grown, count * kv_bytes * passes
-                return [base + each * before for before in computed]
+        fixed_bytes, weights = passes * costs.fixed_bytes, passes * costs.weights
+        each = count * profile.kv_bytes_per_token
+        if tokens.count(passes) == count:
+            if costs.reads_longer(passes, computed):
+                grown = each * (passes * (passes + 1) // 2)
+                return _line(fixed_bytes + grown, each * passes, computed)
+        elif passes == 1:
+            ends = list(map(add, computed, tokens))
+            if costs.surely_reads_longer(tokens, ends):
+                return _line(fixed_bytes, each, ends)
         reads, pairs = reads_and_pairs(step)
-        read = [reading * one for one in reads]
+        read = [costs.reading * one for one in reads]
         surplus = [
-            per_token * chunk + per_pair * pair - less
+            costs.per_token * chunk + costs.per_pair * pair - less
             for chunk, pair, less in zip(tokens, pairs, read, strict=True)
         ]
         calculating = [one for one in surplus if one > 0]
         if sum(calculating) <= weights:
-            return [fixed_bytes + count * kv_bytes * one for one in reads]
-        return _mixed(fixed_bytes * peak, weights, read, surplus, calculating)
+            return [fixed_bytes + each * one for one in reads]
+        return _mixed(fixed_bytes * profile.peak_flops_per_s, weights, read, surplus, calculating)
+
+
+def _line(base: int, each: int, contexts: Sequence[int]) -> list[int]:
+    """`base + each * context`, less what both share: smaller numbers are divided faster."""
+    shared = gcd(base, each)
+    base, each = base // shared, each // shared
+    return [base + each * context for context in contexts]
 
 
 def _mixed(

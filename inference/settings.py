@@ -37,6 +37,12 @@ class InferenceSettings(BaseSettings):
     interval_s: int = Field(
         default=10, ge=1, le=3_600, description="longest engine interval while requests run"
     )
+    queued_steps: int = Field(
+        default=16,
+        ge=1,
+        le=1_024,
+        description="so many steps are accounted for at once, and whatever is left every `mark_ms`",
+    )
     spool_segment_bytes: int = Field(
         default=8 * MIB, ge=4_096, description="a new segment file begins after this many"
     )

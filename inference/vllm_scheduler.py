@@ -10,12 +10,12 @@ import inspect
 import os
 import socket
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic_ns
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.output import CachedRequestData, NewRequestData, SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.version import __version__ as vllm_version
 
@@ -42,12 +42,22 @@ HOOKS: Mapping[str, tuple[str, ...]] = {
     "shutdown": (),
 }
 """Methods of vLLM's scheduler that are wrapped, and the parameters that they must begin with."""
-REQUEST_FIELDS = ("request_id", "num_prompt_tokens", "num_output_tokens", "num_computed_tokens")
+OUTPUT_FIELDS: Mapping[type, tuple[str, ...]] = {
+    SchedulerOutput: (
+        "scheduled_new_reqs",
+        "scheduled_cached_reqs",
+        "num_scheduled_tokens",
+        "scheduled_spec_decode_tokens",
+    ),
+    CachedRequestData: ("req_ids", "num_computed_tokens"),
+    NewRequestData: ("req_id", "num_computed_tokens"),
+}
+"""What is read in a scheduler's output."""
 ENGINES_FOLDER = "engines"
 
 
 def missing_hooks(scheduler: type) -> list[str]:
-    """Hooks that a scheduler class lacks, or whose parameters changed."""
+    """Hooks that a scheduler class lacks, or whose parameters or output changed."""
     missing = []
     for name, wanted in HOOKS.items():
         method = getattr(scheduler, name, None)
@@ -57,6 +67,9 @@ def missing_hooks(scheduler: type) -> list[str]:
         given = tuple(inspect.signature(method).parameters)[1:]
         if given[: len(wanted)] != wanted:
             missing.append(f"{name}{given} does not begin with {wanted}")
+    for output, fields in OUTPUT_FIELDS.items():
+        lost = set(fields).difference(inspect.signature(output).parameters)
+        missing += [f"schedule returns no {output.__name__}.{name}" for name in sorted(lost)]
     return missing
 
 
@@ -76,8 +89,8 @@ def refuse_unless_hooked(scheduler: type, version: str) -> None:
 
 def anchored_clock(clock: Clock) -> tuple[Callable[[], int], int]:
     """A clock that never steps: wall time now, plus monotonic time since; and the difference."""
-    difference_ns = clock.now_ns() - time.monotonic_ns()
-    return lambda: time.monotonic_ns() + difference_ns, difference_ns
+    difference_ns = clock.now_ns() - monotonic_ns()
+    return lambda: monotonic_ns() + difference_ns, difference_ns
 
 
 class MeteringHooks:
@@ -91,7 +104,6 @@ class MeteringHooks:
         start_ns = now_ns()
         super().__init__(*arguments, **named)
         config = named.get("vllm_config", arguments[0] if arguments else None)
-        self._rr_in_flight: deque[Any] = deque()
         settings = InferenceSettings()
         boot, model = engine_boot(config, settings, start_ns=start_ns, difference_ns=difference_ns)
         profile = engine_profile(config, boot.gpu_type, settings)
@@ -100,6 +112,10 @@ class MeteringHooks:
             boot, meter, settings, now_ns=now_ns, generated=self._rr_generated
         )
         self._rr_books.started()
+        self._rr_difference_ns = difference_ns
+        self._rr_steps = self._rr_books.steps
+        self._rr_reports_max = 2 * settings.queued_steps
+        self._rr_finished = False
         self._rr_stop = threading.Event()
         self._rr_marks = threading.Thread(
             target=self._rr_mark_often, args=(settings.mark_ms,), name="rentroll", daemon=True
@@ -112,20 +128,42 @@ class MeteringHooks:
             self._rr_try("add_request", self._rr_add, request)
         super().add_request(request, *more, **named)  # type: ignore[misc]
 
+    # The two of every step call nothing of ours in most steps: that would come out of cold memory.
+
     def schedule(self, *arguments: Any, **named: Any) -> Any:
         output = super().schedule(*arguments, **named)  # type: ignore[misc]
-        self._rr_try("schedule", self._rr_scheduled, output)
+        try:
+            # vLLM makes these for each step and does not change them once it has scheduled it.
+            ran, new = output.scheduled_cached_reqs, output.scheduled_new_reqs
+            self._rr_steps.append(
+                (
+                    monotonic_ns() + self._rr_difference_ns,
+                    output.num_scheduled_tokens,
+                    ran.req_ids,
+                    ran.num_computed_tokens,
+                    self._rr_new(new) if new else (),
+                )
+            )
+        except Exception as error:
+            self._rr_books.failed("schedule", error)
         return output
 
     def update_from_output(
         self, scheduler_output: Any, model_runner_output: Any, *more: Any, **named: Any
     ) -> Any:
-        self._rr_try("update_from_output", self._rr_step_done, scheduler_output)
-        self._rr_try("update_from_output", self._rr_drafts, scheduler_output, model_runner_output)
+        try:
+            now_ns = monotonic_ns() + self._rr_difference_ns
+            self._rr_steps.append((now_ns, scheduler_output.num_scheduled_tokens))
+            if scheduler_output.scheduled_spec_decode_tokens:
+                self._rr_drafts(scheduler_output, model_runner_output)
+        except Exception as error:
+            self._rr_books.failed("update_from_output", error)
         outputs = super().update_from_output(  # type: ignore[misc]
             scheduler_output, model_runner_output, *more, **named
         )
-        self._rr_books.write_out()
+        if self._rr_finished or len(self._rr_steps) >= self._rr_reports_max:
+            self._rr_finished = False
+            self._rr_books.write_out()
         return outputs
 
     def finish_requests(self, *arguments: Any, **named: Any) -> Any:
@@ -165,30 +203,16 @@ class MeteringHooks:
             )
         )
 
-    def _rr_scheduled(self, output: Any) -> None:
-        tokens_of: dict[str, int] = output.num_scheduled_tokens
-        requests = self.requests
-        for new in output.scheduled_new_reqs:
-            self._rr_books.cache_read(new.req_id, new.num_computed_tokens)
-        # vLLM has advanced `num_computed_tokens` by what it has just scheduled.
-        computed = [requests[one].num_computed_tokens - count for one, count in tokens_of.items()]
-        self._rr_books.scheduled(list(tokens_of), list(tokens_of.values()), computed)
-        self._rr_in_flight.append(output)
-
-    def _rr_step_done(self, output: Any) -> None:
-        oldest = self._rr_in_flight.popleft()
-        if oldest is not output:
-            self._rr_in_flight.clear()
-            self._rr_books.failed("update_from_output", "steps end out of order")
-            return
-        self._rr_books.step_done()
+    def _rr_new(self, new: Sequence[Any]) -> list[tuple[str, int]]:
+        """Who is in a step for the first time, and what the cache held of it."""
+        held = [(one.req_id, one.num_computed_tokens) for one in new]
+        for request, tokens in held:
+            self._rr_books.cache_read(request, tokens)
+        return held
 
     def _rr_drafts(self, output: Any, results: Any) -> None:
         """Speculative decoding: of a request's drafts, those that were not taken."""
-        drafts_of = output.scheduled_spec_decode_tokens
-        if not drafts_of:
-            return
-        for one, drafts in drafts_of.items():
+        for one, drafts in output.scheduled_spec_decode_tokens.items():
             request = self.requests.get(one)
             if request is None or request.is_finished():
                 continue
@@ -198,6 +222,7 @@ class MeteringHooks:
                 self._rr_books.rejected(one, len(drafts) - (taken - 1))
 
     def _rr_finish(self, request: Any) -> None:
+        self._rr_finished = True
         self._rr_books.finish(
             request.request_id, request.num_output_tokens, str(request.get_finished_reason())
         )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from inference.door_records import carried
+from inference.queued_steps import step_of
 from schemas.errors import SettingsError
 from schemas.ids import uuid7
 from tests.engine.spool_reading import Books, read_books, residues_ns
@@ -119,7 +120,6 @@ CROWDED = {
     "block_size": 32,
 }
 """Too few blocks for those who run, and prompts that do not fit into one step."""
-DRAFTS = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3}
 
 
 def run_load(start: Callable[..., Any], folder: Path, **options: Any) -> tuple[Books, Load]:
@@ -163,6 +163,33 @@ def test_books_close_when_steps_overlap_and_requests_are_preempted(
     assert any(one.part.recomputed_tokens for one in books.parts)
 
 
+def test_reported_steps_are_what_the_requests_say_and_stay_so(
+    start_engine: Callable[..., Any], tmp_path: Path, overlapping_steps: None
+) -> None:
+    """They are references to vLLM's own objects: it may not change them afterwards."""
+    engine = start_engine(**CROWDED)
+    scheduler = engine.engine_core.engine_core.scheduler
+    schedule, seen = scheduler.schedule, []
+
+    def schedule_and_look(*arguments: Any, **named: Any) -> Any:
+        output = schedule(*arguments, **named)
+        before = {
+            one: scheduler.requests[one].num_computed_tokens - tokens
+            for one, tokens in output.num_scheduled_tokens.items()
+        }
+        seen.append((scheduler._rr_steps[-1], dict(output.num_scheduled_tokens), before))
+        return output
+
+    scheduler.schedule = schedule_and_look
+    load = Load(engine, seed=9)
+    load.run(60)
+    assert len(seen) > 60
+    for report, tokens, before in seen:
+        requests, work = step_of(report)
+        assert dict(zip(requests, work.tokens, strict=True)) == tokens
+        assert dict(zip(requests, work.computed, strict=True)) == before
+
+
 def test_failure_of_the_accounting_fails_no_request_and_closes_no_interval(
     start_engine: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -172,9 +199,9 @@ def test_failure_of_the_accounting_fails_no_request_and_closes_no_interval(
         load.add(number)
     for _ in range(3):
         load.step()
-    # vLLM changes a field under us.
+    # A step of which vLLM does not say how far its requests are.
     scheduler = engine.engine_core.engine_core.scheduler
-    scheduler._rr_in_flight.append(object())
+    scheduler._rr_steps.append((0, {"nobody": 1}, [], [], ()))
     load.run(60)
     engine.engine_core.shutdown()
     books = read_books(tmp_path / "host")
@@ -196,12 +223,3 @@ def test_vllm_without_a_hook_is_refused_by_name() -> None:
 
     with pytest.raises(SettingsError, match=r"vLLM 9\.9 cannot be metered: .*_free_request"):
         refuse_unless_hooked(Renamed, "9.9")
-
-
-# The last: drafting compiles code with numba, and no engine of this vLLM starts in a process that
-# has done so.
-def test_books_close_under_speculative_decoding(
-    start_engine: Callable[..., Any], tmp_path: Path
-) -> None:
-    books, _ = run_load(start_engine, tmp_path, speculative_config=DRAFTS)
-    assert any(one.part.drafts_rejected_tokens for one in books.parts)

@@ -1,6 +1,7 @@
 """`fixed_marginal.2` is its formula, adds up, and is the Shapley value where that is simple."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from itertools import permutations
 
@@ -20,6 +21,8 @@ H100 = EngineProfile(
     peak_flops_per_s=494_000_000_000_000,
     pass_overhead_ns=400_000,
 )
+LIGHT = replace(H100, weight_bytes=200_000_000)
+"""A few short contexts compute longer than these weights are read."""
 decoding = st.tuples(st.just(1), st.integers(1, 40_000))
 prompts = st.tuples(st.integers(1, 8_000), st.integers(0, 40_000))
 MOMENTS = [Fraction(moment, 16) for moment in range(1, 16, 2)]
@@ -104,8 +107,8 @@ def mean_chance(weights: Fraction, hidden: Fraction, calculating: list[Fraction]
     return chance / len(MOMENTS)
 
 
-def shares_of(step: StepWork, total: Fraction) -> list[Fraction]:
-    weights = FixedMarginal2().weights(H100, 1, 0, step)
+def shares_of(step: StepWork, total: Fraction, profile: EngineProfile = H100) -> list[Fraction]:
+    weights = FixedMarginal2().weights(profile, 1, 0, step)
     assert min(weights) >= 0
     return [total * weight / sum(weights) for weight in weights]
 
@@ -123,6 +126,15 @@ def test_weights_are_the_formula_of_the_docstring(work: list[tuple[int, int]]) -
     expected = by_the_docstring(costs)
     assert abs(sum(expected) - costs.of(range(len(work)))) == 0
     assert close(shares_of(step, sum(expected, Fraction(0))), expected)
+
+
+@given(st.lists(decoding | prompts, min_size=1, max_size=12))
+def test_weights_are_the_formula_where_decoding_may_be_bound_by_arithmetic(
+    work: list[tuple[int, int]],
+) -> None:
+    step = step_of(work)
+    expected = by_the_docstring(Costs(step, LIGHT))
+    assert close(shares_of(step, sum(expected, Fraction(0)), LIGHT), expected)
 
 
 @given(st.lists(st.integers(1, 40_000), min_size=1, max_size=12), st.integers(2, 500))

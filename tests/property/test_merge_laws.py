@@ -8,10 +8,11 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.engine_records import ENGINE_STOP
+from inference.engine_records import ENGINE_MARK, ENGINE_STOP, MarkRecord
 from inference.wire import Record
 from schemas.ids import parse_ms, uuid7_unix_ms
 from schemas.usage import EnginePartFinishedData, RequestFinishedData
+from tests.support.engine_frames import unpacked
 from tests.support.host_history import HostHistory
 from tests.support.merged_history import merged
 
@@ -88,6 +89,27 @@ def test_death_of_engines_and_doors_loses_and_doubles_nothing(
     assert_one_event_each(history, out)
     stopped = {one.process for one in history.written if one.record.kind == ENGINE_STOP}
     assert assert_intervals_close(out) == len(set(history.engines) - stopped)
+
+
+@given(SEEDS, SEEDS, st.integers(1, 4))
+def test_dead_engine_leaves_unaccounted_for_no_more_than_since_its_last_mark(
+    seed: int, order: int, kills: int
+) -> None:
+    """And the step that was in flight at the mark, whose results nobody has seen."""
+    history = HostHistory(seed)
+    history.play(kills=kills)
+    marks = {
+        written.process: msgspec.json.decode(record.data, type=MarkRecord)
+        for written in history.written
+        for record in unpacked(written.record)
+        if record.kind == ENGINE_MARK
+    }
+    for record in merged(history, order):
+        if record.kind == "engine.interval":
+            one = msgspec.json.decode(record.data)
+            mark = marks[one["engine"]]
+            since_ns = one["gpus"] * max(one["end_unix_ns"] - mark.unix_ns, 0)
+            assert one["unaccounted_ns"] <= since_ns + mark.so_far.open_step_end_ns
 
 
 @given(SEEDS, SEEDS, st.integers(0, 4))

@@ -85,7 +85,7 @@ class HostHistory:
         self.endings: dict[str, DoorEnding] = {}
         self._requests = requests
         self._running: dict[str, _Running] = {}
-        self._in_step: dict[str, list[str]] = {}
+        self._in_step: dict[str, dict[str, int]] = {}
         self.engines = [derived_uuid("engine", str(seed), str(one)) for one in range(engines)]
         self.doors = [derived_uuid("door", str(seed), str(one)) for one in range(doors)]
         self.books = {engine: self._boot(engine) for engine in self.engines}
@@ -196,7 +196,7 @@ class HostHistory:
         ]
         if engine in self._in_step:
             names = self._in_step.pop(engine)
-            books.step_done()
+            books.steps.append((self.now_ns, names))
             for running, name in mine:
                 if name in names and running.left[name]:
                     running.generated[name] += 1
@@ -205,9 +205,11 @@ class HostHistory:
                         del running.left[name]
                         books.finish(name, running.generated[name], "length")
                         self._answer_if_done(running)
-            books.write_out()
+            # Steps may wait for the next one, the next mark, or until somebody finishes.
+            if self.random.random() < 0.5:
+                books.write_out()
             return
-        names = [name for _, name in mine]
+        ran = [name for _, name in mine]
         computed, tokens = [], []
         for running, name in mine:
             generated = running.generated[name]
@@ -216,8 +218,9 @@ class HostHistory:
                 books.cache_read(name, 0)
             computed.append(prompt + generated - 1 if generated else 0)
             tokens.append(1 if generated else prompt)
-        books.scheduled(names, tokens, computed)
-        self._in_step[engine] = names
+        step = dict(zip(ran, tokens, strict=True))
+        books.steps.append((self.now_ns, step, ran, computed, ()))
+        self._in_step[engine] = step
 
     def _answer_if_done(self, running: _Running) -> None:
         if not running.left and running.opened.id in self._running:

@@ -56,6 +56,7 @@ class Driver:
     def __init__(self, **settings: object) -> None:
         self.now_ns = START_NS
         self.generated = 0
+        self.unreadable = False
         self.disk = Disk()
         boot = EngineBoot(
             engine=ENGINE,
@@ -85,14 +86,20 @@ class Driver:
             self.disk,
             InferenceSettings.model_validate({"interval_s": 1, **settings}),
             now_ns=lambda: self.now_ns,
-            generated=lambda _: self.generated,
+            generated=self.generated_by,
         )
         self.books.started()
 
+    def generated_by(self, _: str) -> int:
+        if self.unreadable:
+            raise AttributeError("no such field")
+        return self.generated
+
     def step(self, name: str, tokens: int, computed: int, *, ms: int = 10) -> None:
-        self.books.scheduled([name], [tokens], [computed])
+        step = {name: tokens}
+        self.books.steps.append((self.now_ns, step, [name], [computed], ()))
         self.now_ns += ms * NS_PER_MS
-        self.books.step_done()
+        self.books.steps.append((self.now_ns, step))
 
     def serve(self, name: str = "cmpl-1", *, prompt: int = 5, generated: int = 3) -> None:
         self.books.add(RequestFacts(ONE, name, prompt))
@@ -207,23 +214,51 @@ def test_intervals_after_a_failure_still_join_and_end_at_the_hour() -> None:
 def test_request_that_was_finished_but_in_flight_at_a_failure_has_its_part() -> None:
     driver = Driver()
     driver.books.add(RequestFacts(ONE, "late", 5))
-    driver.books.scheduled(["late"], [5], [0])
+    driver.books.steps.append((driver.now_ns, {"late": 5}, [], [], [("late", 0)]))
     driver.books.finish("late", 0, "abort")
     driver.books.failed("schedule", "a hook broke")
     assert [one.facts.engine_request for one in driver.parts()] == ["late"]
 
 
-@pytest.mark.parametrize("hook", ["step_done", "finish", "preempted", "scheduled"])
+@pytest.mark.parametrize("hook", ["step_done", "finish", "preempted", "scheduled", "unlike"])
 def test_no_hook_raises_into_the_engine(hook: str) -> None:
     driver = Driver()
+    steps, now_ns = driver.books.steps, driver.now_ns
     calls: dict[str, Callable[[], None]] = {
-        "step_done": driver.books.step_done,
+        "step_done": lambda: steps.append((now_ns, {})),
         "finish": lambda: driver.books.finish("nobody", 1, "stop"),
         "preempted": lambda: driver.books.preempted("nobody", 3),
-        "scheduled": lambda: driver.books.scheduled(["nobody"], [1], [0]),
+        "scheduled": lambda: steps.append((now_ns, {"nobody": 1}, ["nobody"], [0], ())),
+        "unlike": lambda: steps.append((now_ns, {"nobody": 1}, [], [], ())),
     }
     calls[hook]()
+    driver.books.write_out()
     assert driver.books.faults == 1
+
+
+def test_engine_whose_tokens_cannot_be_read_goes_on_and_its_books_do_not_close() -> None:
+    driver = Driver()
+    driver.books.add(RequestFacts(ONE, "open", 5))
+    driver.step("open", 5, 0)
+    driver.unreadable = True
+    driver.books.mark()
+    driver.books.mark()
+    driver.books.stop()
+    assert "no such field" in driver.books.fault
+    assert [one.facts.engine_request for one in driver.parts()] == ["open"]
+    assert missing_ns(driver) > 0
+
+
+def test_steps_that_end_out_of_order_are_a_fault() -> None:
+    driver = Driver()
+    first: dict[str, int] = {}
+    driver.books.steps.append((driver.now_ns, first, [], [], ()))
+    driver.books.steps.append((driver.now_ns, {}))
+    driver.books.steps.append((driver.now_ns, first))
+    driver.books.write_out()
+    assert driver.books.faults == 1
+    assert "out of order" in driver.books.fault
+    assert not driver.books.steps
 
 
 def test_what_the_disk_refuses_is_written_in_order_when_it_is_back() -> None:
