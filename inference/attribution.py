@@ -230,10 +230,12 @@ def split(total: int, weights: Sequence[int], ties: Sequence[str]) -> list[int]:
         remainders.append(remainder)
     left = total - sum(parts)
     if left:
-        order = sorted(range(len(remainders)), key=remainders.__getitem__)
         # Fewer are left than there are parts, so the last one that gets nothing has a place.
-        if remainders[order[-left]] == remainders[order[-left - 1]]:
+        ranked = sorted(remainders)
+        least = ranked[-left]
+        if least == ranked[-left - 1]:
             return apportion(total, weights, ties)
-        for index in order[-left:]:
-            parts[index] += 1
+        for index, remainder in enumerate(remainders):
+            if remainder >= least:
+                parts[index] += 1
     return parts
