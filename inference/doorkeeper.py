@@ -74,7 +74,7 @@ class TurnedAway(NamedTuple):
 class Admitted(NamedTuple):
     """A request on its way to the engine, with the body that the engine gets."""
 
-    request: str
+    opened: DoorOpen
     body: bytes
     delivery: Delivery
 
@@ -144,7 +144,7 @@ class Doorkeeper:
         if not self.ledger.opened(opened):
             return TurnedAway(NOT_METERED)
         self.ledger.count("admitted")
-        return Admitted(opened.id, body, Delivery(visit.endpoint, wanted.parts, carried(opened.id)))
+        return Admitted(opened, body, Delivery(visit.endpoint, wanted.parts, carried(opened.id)))
 
     def turn_away(
         self, visit: Visit, refusal: Refusal, wanted: Asked = _NOTHING_ASKED
@@ -164,14 +164,14 @@ class Doorkeeper:
         )
         return TurnedAway(refusal, opened.id)
 
-    def leave(self, admitted: Admitted) -> None:
-        """Write how an admitted request ended; never fails."""
+    def leave(self, admitted: Admitted) -> Ending:
+        """Write how an admitted request ended, and say it; never fails."""
         ending = self._ending(admitted.delivery)
         if ending.ending != "refused":
             self.ledger.count(ending.ending)
         self.ledger.closed(
             DoorClose(
-                id=admitted.request,
+                id=admitted.opened.id,
                 http_status=ending.status,
                 ending=ending.ending,
                 finish_reason=ending.finish_reason,
@@ -185,6 +185,7 @@ class Doorkeeper:
                 engine_requests=ending.engine_requests,
             )
         )
+        return ending
 
     def metrics(self) -> str:
         """The door's counters, and the host's sidecar and engines, as Prometheus reads them."""
@@ -252,6 +253,7 @@ class Doorkeeper:
                 ending="failed",
                 status=delivery.http_status or 500,
                 finish_reason="",
+                model="",
                 usage=None,
                 delivered_tokens=0,
                 counted=False,

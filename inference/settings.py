@@ -151,6 +151,10 @@ class InferenceSettings(BaseSettings):
     door_share_prefix_cache: bool = Field(
         default=False, description="one prefix cache for all tenants, who can then time each other"
     )
+    door_spans: bool = Field(
+        default=False,
+        description="the door says on OpenTelemetry spans whose request it was and what it used",
+    )
     door_backlog_records: int = Field(
         default=10_000,
         ge=1,
