@@ -2,8 +2,8 @@
 
     python -m bench.simulate [TRACE.csv]
 
-Everything counts: reading the trace, planning, engines, attribution, spool, outbox, signatures and
-every fsync. The reference writes the same request rows with `json.dumps`, one file, one fsync.
+Everything counts: reading the trace, planning, engines, attribution, outbox, signatures and every
+fsync. The reference writes the same request rows with `json.dumps`, one file, one fsync.
 """
 
 import json

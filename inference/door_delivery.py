@@ -13,6 +13,7 @@ the server tells (`handed`), as of the last chunk that went out; else the chunks
 from collections import deque
 from collections.abc import Iterable
 from contextvars import ContextVar
+from copy import copy
 
 import msgspec
 
@@ -69,6 +70,7 @@ class _Choice(msgspec.Struct):
 class _Answer(msgspec.Struct):
     """A whole answer, or one event of a stream; everything else in it is skipped."""
 
+    model: str = ""
     usage: _Usage | None = None
     choices: list[_Choice] = []
     response: "_Answer | None" = None
@@ -164,23 +166,33 @@ class Delivery:
     def read_end(self) -> "Ending":
         """Parse the end of the answer, once."""
         answers = _events(b"".join(self._tail)) if self._stream else self._whole()
-        usage, reason, failed = None, "", False
+        usage, reason, model, failed = None, "", "", False
         for answer in answers:
             inner = answer.response or answer
             if inner.usage is not None:
                 usage = inner.usage.for_record()
             reason = _finish_reason(inner) or reason
+            model = inner.model or model
             failed = failed or bytes(inner.error) != b"null"
         return Ending(
             ending=self._ending(failed=failed),
             status=CLIENT_GONE_STATUS if self._left_first() else self.http_status or HTTP_BROKEN,
             finish_reason=reason,
+            model=model,
             # Of a stream that was cut it speaks of the time of the cut: no total to bill by.
             usage=usage if self.complete else None,
             delivered_tokens=self._delivered(usage),
             counted=self._hooked,
             engine_requests=self._engine_requests(),
         )
+
+    def foreseen(self, body: bytes) -> "Ending":
+        """How it will have ended once this last chunk is out; nothing is counted yet."""
+        ahead = copy(self)
+        ahead._tail = self._tail.copy()  # noqa: SLF001  (of its own kind)
+        ahead._body = self._body.copy()  # noqa: SLF001
+        ahead.sent(body)
+        return ahead.read_end()
 
     def _left_first(self) -> bool:
         return self.gone and not self.complete
@@ -223,6 +235,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     ending: DoorEnding
     status: int
     finish_reason: str
+    model: str
     usage: ClientUsage | None
     delivered_tokens: int
     counted: bool

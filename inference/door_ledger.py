@@ -48,6 +48,7 @@ Count = Literal[
     "aborted",
     "failed",
     "metering_failures",
+    "span_failures",
     "records_dropped",
 ]
 

@@ -77,7 +77,7 @@ class TurnedAway(NamedTuple):
 class Admitted(NamedTuple):
     """A request on its way to the engine, with the body that the engine gets."""
 
-    request: str
+    opened: DoorOpen
     body: bytes
     delivery: Delivery
 
@@ -158,7 +158,7 @@ class Doorkeeper:
         self.ledger.count("admitted")
         name = carried(opened.id)
         delivery = Delivery(visit.endpoint, wanted.parts, name, informed=self.informed)
-        return Admitted(opened.id, body, delivery)
+        return Admitted(opened, body, delivery)
 
     def close(self) -> None:
         """Refuse what comes from now on: while vLLM drains, it would fail with status 500."""
@@ -182,14 +182,14 @@ class Doorkeeper:
         )
         return TurnedAway(refusal, opened.id)
 
-    def leave(self, admitted: Admitted) -> None:
-        """Write how an admitted request ended; never fails."""
+    def leave(self, admitted: Admitted) -> Ending:
+        """Write how an admitted request ended, and say it; never fails."""
         ending = self._ending(admitted.delivery)
         if ending.ending != "refused":
             self.ledger.count(ending.ending)
         self.ledger.closed(
             DoorClose(
-                id=admitted.request,
+                id=admitted.opened.id,
                 http_status=ending.status,
                 ending=ending.ending,
                 finish_reason=ending.finish_reason,
@@ -203,6 +203,7 @@ class Doorkeeper:
                 engine_requests=ending.engine_requests,
             )
         )
+        return ending
 
     def metrics(self) -> str:
         """The door's counters, and the host's sidecar and engines, as Prometheus reads them."""
@@ -270,6 +271,7 @@ class Doorkeeper:
                 ending="failed",
                 status=delivery.http_status or 500,
                 finish_reason="",
+                model="",
                 usage=None,
                 delivered_tokens=0,
                 counted=False,

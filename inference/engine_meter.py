@@ -249,7 +249,10 @@ class EngineMeter:
 
     def _advance(self, now_ns: int) -> int:
         """Bring the account up to `now_ns`, ending intervals on the way; the time that counts."""
-        now_ns = self._latest_ns = max(now_ns, self._latest_ns)
+        if now_ns < self._latest_ns:
+            now_ns = self._latest_ns
+        else:
+            self._latest_ns = now_ns
         while now_ns >= self._cut_ns:
             cut_ns = self._cut_ns
             if not self._steps:
@@ -332,9 +335,9 @@ class EngineMeter:
         tokens = work.tokens
         self._tokens += sum(tokens)
         shares = attribute(self._model, self._profile, self._gpus, total_ns, work, step.requests)
-        for one, share, count in zip(opens, shares, tokens, strict=True):
-            one.gpu_ns += share
-            one.decode += count
+        for index, one in enumerate(opens):
+            one.gpu_ns += shares[index]
+            one.decode += tokens[index]
         for index, prefill, recomputed in step.told:
             one = opens[index]
             if prefill:

@@ -176,7 +176,7 @@ def _mixed(
     equal = whole * fixed
     if in_all >= weights + hidden:
         theta = whole * weights + alpha * hidden
-        credits_in_all = sum(min(whole * one, theta) for one in calculating)
+        credits_in_all = sum([min(whole * one, theta) for one in calculating])
         return [
             equal
             + count
@@ -210,26 +210,28 @@ def reading_part(weights: int, hidden: int, calculating: Sequence[int]) -> tuple
     ahead = [(-_SIXTEENTHS * weights, 0)]
     for one in largest:
         ahead += [(so_far + _SIXTEENTHS * one, size + 1) for so_far, size in ahead]
-    chances, whole = _chances(len(largest))
+    moments, always, whole = _chances(len(largest))
     slope = hidden - others
+    # Most groups are bound by the same at the first moment as at the last.
+    soonest, latest = sorted((slope, (_SIXTEENTHS - 1) * slope))
     alpha = 0
-    for moment, chance in chances:
-        caught_up = moment * slope
-        for so_far, size in ahead:
-            if so_far < caught_up:
-                alpha += chance[size]
+    for so_far, size in ahead:
+        if so_far < soonest:
+            alpha += always[size]
+        elif so_far < latest:
+            alpha += sum(chance[size] for moment, chance in moments if so_far < moment * slope)
     return alpha, whole
 
 
 @cache
-def _chances(largest: int) -> tuple[list[tuple[int, list[int]]], int]:
+def _chances(largest: int) -> tuple[list[tuple[int, list[int]]], list[int], int]:
     """Per moment, in sixteenths: the chance that just a given group of each size has come.
 
-    As integers; their denominator is the second value.
+    As integers, whose denominator is the third value; the second is their sum over all moments.
     """
-    moments = range(1, _SIXTEENTHS, 2)
-    chances = [
+    moments = [
         (t, [t**size * (_SIXTEENTHS - t) ** (largest - size) for size in range(largest + 1)])
-        for t in moments
+        for t in range(1, _SIXTEENTHS, 2)
     ]
-    return chances, MOMENTS * _SIXTEENTHS**largest
+    always = [sum(chance[size] for _, chance in moments) for size in range(largest + 1)]
+    return moments, always, MOMENTS * _SIXTEENTHS**largest

@@ -10,16 +10,20 @@ import contextlib
 import sys
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inference.door import DOOR_METRICS, Refusal, path_below_root
-from inference.door_delivery import CURRENT, Delivery
+from inference.door_delivery import CURRENT, Delivery, Ending
 from inference.door_records import carried
 from inference.doorkeeper import Admitted, Doorkeeper, TurnedAway, Visit, open_door
 from inference.problem import problem_body, problem_headers
 from inference.settings import InferenceSettings
 from schemas.clock import SystemClock
+from schemas.errors import SettingsError
 from schemas.units import MS_PER_S
+
+if TYPE_CHECKING:
+    from inference.door_spans import DoorSpan, DoorSpans
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -56,7 +60,10 @@ class RentrollMiddleware:
 
     def __init__(self, app: App, door: Doorkeeper | None = None) -> None:
         self._app = app
-        self._door = _open_in_vllm() if door is None else door
+        if door is None:
+            door = _open_in_vllm()
+        self._door = door
+        self._spans = _open_spans() if door.settings.door_spans else None
         self._marks: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -109,7 +116,7 @@ class RentrollMiddleware:
         headers = [
             *head.passed_on,
             (b"content-length", str(len(admitted.body)).encode()),
-            (b"x-request-id", carried(admitted.request).encode()),
+            (b"x-request-id", carried(admitted.opened.id).encode()),
         ]
         await self._serve({**scope, "headers": headers}, receive, send, admitted)
 
@@ -118,17 +125,48 @@ class RentrollMiddleware:
     ) -> None:
         delivery = admitted.delivery
         token = CURRENT.set(delivery)
+        span = self._begin_span(scope, admitted)
         try:
             await self._app(
                 scope,
                 _receiving(receive, admitted.body, delivery),
-                self._sending(send, admitted),
+                self._sending(send, admitted, span),
             )
         finally:
             CURRENT.reset(token)
-            self._door.leave(admitted)
+            ending = self._door.leave(admitted)
+            self._end_span(span, ending)
 
-    def _sending(self, send: Send, admitted: Admitted) -> Send:
+    def _begin_span(self, scope: MutableMapping[str, Any], admitted: Admitted) -> "DoorSpan | None":
+        """Where spans are asked for; the request is served whatever becomes of its span."""
+        if self._spans is None:
+            return None
+        try:
+            span = self._spans.begin(admitted.opened, scope["headers"])
+        except Exception:  # of a sampler or propagator that is not ours
+            self._door.ledger.count("span_failures")
+            return None
+        scope["headers"] = span.headers
+        return span
+
+    def _foretell(self, span: "DoorSpan | None", delivery: Delivery, last: bytes) -> None:
+        """On somebody else's span, which may end with the last byte."""
+        if self._spans is None or span is None or span.token is not None:
+            return
+        try:
+            self._spans.end(span, delivery.foreseen(last))
+        except Exception:  # as at its end
+            self._door.ledger.count("span_failures")
+
+    def _end_span(self, span: "DoorSpan | None", ending: Ending) -> None:
+        if self._spans is None or span is None:
+            return
+        try:
+            self._spans.end(span, ending)
+        except Exception:  # of a span processor or exporter that is not ours
+            self._door.ledger.count("span_failures")
+
+    def _sending(self, send: Send, admitted: Admitted, span: "DoorSpan | None") -> Send:
         delivery = admitted.delivery
 
         async def send_counted(message: Message) -> None:
@@ -141,6 +179,7 @@ class RentrollMiddleware:
             # listens that the client is gone.
             if not message.get("more_body", False) and not delivery.gone:
                 delivery.complete = True
+                self._foretell(span, delivery, message.get("body", b""))
             try:
                 await send(message)
             except OSError:
@@ -155,7 +194,7 @@ class RentrollMiddleware:
         headers = [header for header in message.get("headers", ()) if header[0] != b"x-request-id"]
         content_type = dict(headers).get(b"content-type", b"")
         admitted.delivery.started(message["status"], content_type)
-        headers.append((b"x-request-id", carried(admitted.request).encode()))
+        headers.append((b"x-request-id", carried(admitted.opened.id).encode()))
         return {**message, "headers": headers}
 
     def _count(self, delivery: Delivery, body: bytes) -> None:
@@ -220,6 +259,17 @@ def _open_in_vllm() -> Doorkeeper:
     door.informed = True
     at_shutdown(door.close)
     return door
+
+
+def _open_spans() -> "DoorSpans":
+    """Imported here and nowhere else: who does not ask for spans needs no OpenTelemetry."""
+    try:
+        from inference.door_spans import DoorSpans
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            "RENTROLL_INFERENCE_DOOR_SPANS needs OpenTelemetry: pip install 'rentroll[otel]'"
+        ) from error
+    return DoorSpans()
 
 
 def _receiving(receive: Receive, body: bytes, delivery: Delivery) -> Receive:

@@ -86,6 +86,10 @@ class Publisher:
         self._last_error = "no acknowledgement"
         self.counts = PublishedCounts()
 
+    def add(self, folder: Path) -> None:
+        """Publish this outbox too."""
+        self._feeds.append(_Feed(OutboxReader(folder)))
+
     @property
     def idle(self) -> bool:
         """Whether everything that was in the outboxes at the last step is acknowledged."""

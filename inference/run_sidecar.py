@@ -14,6 +14,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -50,8 +52,8 @@ def run_sidecar(
         clock: The host's.
         bootstrap: Kafka, `host:port[,host:port]`.
         stop: Set by another thread or a signal.
-        on_opened: Called once with who the host speaks as, before anything is published; it
-            registers the source. Whatever it raises ends the run.
+        on_opened: Called with who the host speaks as, before anything of that source is
+            published; it registers the source. Whatever it raises ends the run.
 
     Returns:
         Events that are still to be published by a later run; 0 if the story is complete.
@@ -64,19 +66,29 @@ def run_sidecar(
     merged = threading.Event()
     left: list[int] = []
     counts = PublishedCounts()
+    begun: SimpleQueue[Path] = SimpleQueue()
+
+    def on_rolled_over() -> None:
+        _log.info("this host speaks as source %s from now on", sidecar.identity.source)
+        on_opened(sidecar.identity)
+        begun.put(sidecar.folder)
+
+    def publish() -> None:
+        drain_s = settings.drain_s
+        left.append(
+            publish_while(settings, bootstrap, merged, drain_s=drain_s, counts=counts, begun=begun)
+        )
+
     try:
         on_opened(sidecar.identity)
-        publishing = threading.Thread(
-            target=lambda: left.append(
-                publish_while(settings, bootstrap, merged, drain_s=settings.drain_s, counts=counts)
-            ),
-            name="publish",
-        )
+        publishing = threading.Thread(target=publish, name="publish")
         publishing.start()
         told = _Told(sidecar, settings, clock, counts)
         try:
             with _telling(told, stop):
-                drained = merge_until(sidecar, stop, drain_s=settings.drain_s)
+                drained = merge_until(
+                    sidecar, stop, drain_s=settings.drain_s, on_rolled_over=on_rolled_over
+                )
         finally:
             if drained:
                 sidecar.close_source()

@@ -6,6 +6,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.units import SEQUENCE_MAX
+
 MIB = 1024 * 1024
 
 
@@ -71,6 +73,12 @@ class InferenceSettings(BaseSettings):
         default=16_384 * MIB,
         ge=65_536,
         description="unpublished bytes at which the outbox stops reading the spool",
+    )
+    source_max_records: int = Field(
+        default=SEQUENCE_MAX // 2,
+        ge=1,
+        le=SEQUENCE_MAX,
+        description="a source with so many is followed by another, once its host's processes ended",
     )
     publish_in_flight_records: int = Field(
         default=20_000, ge=1, le=1_000_000, description="sent to Kafka and not yet acknowledged"
@@ -168,6 +176,10 @@ class InferenceSettings(BaseSettings):
     )
     door_share_prefix_cache: bool = Field(
         default=False, description="one prefix cache for all tenants, who can then time each other"
+    )
+    door_spans: bool = Field(
+        default=False,
+        description="the door says on OpenTelemetry spans whose request it was and what it used",
     )
     door_backlog_records: int = Field(
         default=10_000,

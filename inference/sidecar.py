@@ -10,8 +10,9 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from queue import SimpleQueue
 
 from inference.emitted_totals import add_emitted
 from inference.host_source import lock_host, open_source, outboxes_of
@@ -57,13 +58,19 @@ class Sidecar:
         self._settings = settings
         self._clock = clock
         self._lock = lock_host(settings.host_folder)
-        self._outbox, self.identity, self.folder = open_source(settings, clock)
-        self._merge = Merge(settings.late_parts_ms)
-        self._store = MergeStore(self._outbox.connection)
-        self._spools = self._store.load(self._merge)
         self._suspects: set[str] = set()
         self._forgot_ms = clock.now_ns() // NS_PER_MS
         self.merged_ms = 0
+        self._open()
+
+    def _open(self) -> None:
+        """Go on with the source that is not closed, or begin one."""
+        self._outbox, self.identity, self.folder = open_source(self._settings, self._clock)
+        self._merge = Merge(self._settings.late_parts_ms)
+        self._store = MergeStore(self._outbox.connection)
+        self._spools = self._store.load(self._merge)
+        # A kill may have left what was read to its end; the next source would read it again.
+        self._delete_what_was_read()
 
     @property
     def open_requests(self) -> int:
@@ -147,6 +154,26 @@ class Sidecar:
     def close_source(self) -> None:
         """Say that nothing follows; only once all processes of the host have ended."""
         self._outbox.close_source("drained", now_ms=self._clock.now_ns() // NS_PER_MS)
+
+    def roll_over(self) -> bool:
+        """Close a source that has many events and begin another, between two lives of a host.
+
+        Only while no process of the host lives and nothing waits: an engine's parts and intervals
+        stay in one source, by which the close of an hour holds them together, and nothing of the
+        merge is to be carried over. So a kill on the way leaves a closed source and no other, as
+        any stop in order does.
+
+        Returns:
+            Whether another source was begun; it is to be registered before it is published.
+        """
+        merge = self._merge
+        waits = merge.requests or merge.strays or merge.engines or merge.doors or self._spools
+        if waits or self._outbox.events < self._settings.source_max_records:
+            return False
+        self.close_source()
+        self._outbox.close()
+        self._open()
+        return True
 
     def close(self) -> None:
         """Let go of the host; a source that is not closed is gone on with."""
@@ -257,11 +284,13 @@ def publish_while(
     *,
     drain_s: float,
     counts: PublishedCounts | None = None,
+    begun: SimpleQueue[Path] | None = None,
 ) -> int:
     """Publish the host's outboxes until told to stop, then for up to `drain_s` more.
 
     A Kafka that is away is waited for: the events are safe in the outbox. What was published is
-    counted in `counts`, where another thread may look at it.
+    counted in `counts`, where another thread may look at it; outboxes that are begun later come
+    through `begun`.
 
     Returns:
         Events that Kafka has not acknowledged; they stay in their outboxes.
@@ -274,6 +303,8 @@ def publish_while(
         while deadline_s is None or time.monotonic() < deadline_s:
             if stop.is_set() and deadline_s is None:
                 deadline_s = time.monotonic() + drain_s
+            while begun is not None and not begun.empty():
+                publisher.add(begun.get())
             try:
                 sent = publisher.step()
             except ServerError as error:
@@ -289,14 +320,28 @@ def publish_while(
         publisher.close()
 
 
-def merge_until(sidecar: Sidecar, stop: threading.Event, *, drain_s: float) -> bool:
+def merge_until(
+    sidecar: Sidecar,
+    stop: threading.Event,
+    *,
+    drain_s: float,
+    on_rolled_over: Callable[[], None] = lambda: None,
+) -> bool:
     """Merge until told to stop, then until all processes of the host have ended and are merged.
+
+    Args:
+        sidecar: Of the host.
+        stop: Set by another thread or a signal.
+        drain_s: How long the processes may take to end.
+        on_rolled_over: Called once the sidecar has begun another source.
 
     Returns:
         Whether it came to that within `drain_s`.
     """
     while not stop.is_set():
         if not sidecar.merge_round():
+            if sidecar.roll_over():
+                on_rolled_over()
             stop.wait(_PAUSE_S)
     deadline_s = time.monotonic() + drain_s
     quiet = 0

@@ -28,7 +28,8 @@ from billing.stripe_gateway import StripeGateway
 from inference.publisher import publish_outboxes
 from inference.simulate.emitted import Emitted
 from inference.simulate.plan import Plan
-from inference.simulate.run import plan_trace, register_sources, simulate
+from inference.simulate.register import register_sources
+from inference.simulate.run import plan_trace, simulate
 from infra.clickhouse.client import Client, connect
 from infra.endpoints import Endpoints
 from infra.settings import InfraSettings

@@ -145,7 +145,7 @@ def _publish(
 ) -> "PublishedCounts":
     """Make the store trust the sources first: what nobody registered is never billed."""
     from inference.publisher import publish_outboxes
-    from inference.simulate.run import register_sources
+    from inference.simulate.register import register_sources
     from infra.endpoints import resolve
     from infra.kafka.topics import ensure_topics
     from infra.settings import InfraSettings

@@ -13,6 +13,7 @@ samples its first token from a pass that computes none of its own.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import gcd
 
 from inference.attribution import EngineProfile, StepWork, attention_pairs, kv_tokens_read
 from inference.engine_meter import EngineMeter
@@ -31,6 +32,12 @@ class EngineLimits:
     """Host time between the results of a step and the launch of the next: overhead."""
     run_ns_max: int = 2_000_000_000
     """Longest run of passes taken as one step; below the stall cap."""
+
+
+def _ns_per(rate_per_s: int) -> tuple[int, int]:
+    """So many ns for so much at that rate, without a common factor: small integers are fast."""
+    common = gcd(NS_PER_S, rate_per_s)
+    return NS_PER_S // common, rate_per_s // common
 
 
 class _Prompt:
@@ -110,6 +117,8 @@ class SimulatedEngine:
     ) -> None:
         self._meter = meter
         self._profile = profile
+        self._reading = _ns_per(profile.bandwidth_bytes_per_s)
+        self._computing = _ns_per(profile.peak_flops_per_s)
         self._limits = limits
         self._requests = requests
         self._arrived = 0
@@ -190,13 +199,16 @@ class SimulatedEngine:
     def _admit(self) -> None:
         capacity = self._limits.kv_capacity_tokens
         # What is still to be computed of the prompts is spoken for.
-        spoken_for = self._decoding.kv_tokens + sum(one.needed for one in self._prompts)
-        while self._waiting and self._count() < self._limits.running_max:
-            needed = self._waiting[0].needed
-            if self._count() and spoken_for + needed > capacity:
+        spoken_for = self._decoding.kv_tokens
+        for one in self._prompts:
+            spoken_for += one.needed
+        count = self._count()
+        while self._waiting and count < self._limits.running_max:
+            spoken_for += self._waiting[0].needed
+            if count and spoken_for > capacity:
                 return
             self._prompts.append(self._waiting.popleft())
-            spoken_for += needed
+            count += 1
 
     def _count(self) -> int:
         return len(self._decoding.ids) + len(self._prompts)
@@ -219,24 +231,21 @@ class SimulatedEngine:
 
     def _passes(self, launch_ns: int) -> int:
         """How many alike passes lie ahead, after making room for at least one."""
-        decoding = self._decoding
-        while (
-            decoding.kv_tokens + len(decoding.ids) > self._limits.kv_capacity_tokens
-            and len(decoding.ids) > 1
-        ):
-            self._preempt_youngest(launch_ns)
+        decoding, capacity = self._decoding, self._limits.kv_capacity_tokens
         count = len(decoding.ids)
+        while count > 1 and decoding.kv_tokens + count > capacity:
+            self._preempt_youngest(launch_ns)
+            count -= 1
         horizon_ns = self._limits.run_ns_max
         if not self._waiting and self._next_ns - launch_ns < horizon_ns:
             horizon_ns = self._next_ns - launch_ns
         # Reading bounds a decoding pass unless the batch is huge; a run may end a little late then.
         profile = self._profile
         moved = profile.weight_bytes + decoding.kv_tokens * profile.kv_bytes_per_token
-        one_ns = moved * NS_PER_S // profile.bandwidth_bytes_per_s + profile.pass_overhead_ns + 1
-        passes = horizon_ns // one_ns + 1
+        ns, size = self._reading
+        passes = horizon_ns // (moved * ns // size + profile.pass_overhead_ns + 1) + 1
         if count > 1:
-            room = (self._limits.kv_capacity_tokens - decoding.kv_tokens) // count
-            passes = min(passes, room)
+            passes = min(passes, (capacity - decoding.kv_tokens) // count)
         left = min(decoding.last_pass) - decoding.pass_number
         return max(min(passes, left), 1)
 
@@ -278,8 +287,10 @@ class SimulatedEngine:
         profile = self._profile
         moved = passes * profile.weight_bytes + kv_tokens * profile.kv_bytes_per_token
         flops = tokens * profile.flops_per_token + pairs * profile.attention_flops
-        read_ns = moved * NS_PER_S // profile.bandwidth_bytes_per_s
-        compute_ns = flops * NS_PER_S // profile.peak_flops_per_s
+        ns, size = self._reading
+        read_ns = moved * ns // size
+        ns, size = self._computing
+        compute_ns = flops * ns // size
         # The +1 keeps a step from taking no time at all.
         roofline_ns = read_ns if read_ns > compute_ns else compute_ns
         return roofline_ns + passes * profile.pass_overhead_ns + 1

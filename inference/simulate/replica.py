@@ -1,7 +1,8 @@
-"""Runs one planned replica: engine and meter, then spool, then outbox, all in one folder."""
+"""Runs one planned replica: engine and meter, then the outbox in its folder."""
 
 from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 from inference.attribution_models import attribution_model
@@ -13,7 +14,6 @@ from inference.simulate.assign import PERMILLE
 from inference.simulate.emitted import Counts, EmittedSource
 from inference.simulate.engine import EngineLimits, SimulatedEngine
 from inference.simulate.plan import PlannedReplica, PlannedRequest
-from inference.spool import Spool
 from inference.wire import (
     THE_SOURCE,
     CapacityWire,
@@ -34,9 +34,6 @@ from schemas.usage import Outcome
 STARTUP_NS = 30 * NS_PER_S
 """An engine boots for this long, or until its first request, whichever is sooner."""
 ENDPOINT = "v1/chat/completions"
-_APPEND_RECORDS = 256
-_DRAIN_RECORDS = 16_384
-"""Seldom: each time waits for the disk. The spool holds some 20 MB until then."""
 _STATUS: dict[Outcome, int] = {
     "stop": 200,
     "length": 200,
@@ -64,7 +61,7 @@ def run_replica(
         planned: The replica and its requests.
         opened_ms: When its source opens and its engine boots.
         region: Where it stands.
-        folder: For its spool and outbox.
+        folder: For its outbox.
         settings: Intervals, attribution, bounds.
         on_requests: Called with the number of requests finished since the last call.
 
@@ -87,7 +84,7 @@ def run_replica(
     )
     writer = RecordWriter(labels, settings)
     outbox = Outbox(folder, identity, settings, opened_ms=opened_ms)
-    for requests in _spooled(writer.records(planned, opened_ms), writer, outbox, folder / "spool"):
+    for requests in _taken(writer.records(planned, opened_ms), writer, outbox, folder):
         on_requests(requests)
     outbox.close_source("drained", now_ms=writer.end_ms)
     writer.counts.records = outbox.events
@@ -101,43 +98,26 @@ def run_replica(
     )
 
 
-def _spooled(
+def _taken(
     records: Iterable[Record], writer: "RecordWriter", outbox: Outbox, folder: Path
 ) -> Iterator[int]:
-    """Take records through the spool into the outbox, a piece at a time, so both stay small.
+    """Hand records to the outbox, a batch at a time, so that few are in memory.
+
+    No spool lies between: whoever dies here starts anew, from the same plan.
 
     Yields:
         How many requests finished since the last time.
     """
-    spool = Spool(folder, writer.settings)
-    pending: list[Record] = []
-    unread = reported = 0
-    for record in records:
-        pending.append(record)
-        if len(pending) < _APPEND_RECORDS:
-            continue
-        spool.append(pending)
-        unread += len(pending)
-        pending.clear()
-        if unread >= _DRAIN_RECORDS:
-            _drain(outbox, folder, unread)
-            unread = 0
-            yield writer.counts.requests - reported
-            reported = writer.counts.requests
-    if pending:
-        spool.append(pending)
-    spool.close()
-    _drain(outbox, folder, unread + len(pending))
-    yield writer.counts.requests - reported
-
-
-def _drain(outbox: Outbox, spool: Path, expected: int) -> None:
-    taken = outbox.drain(spool)
-    if taken < expected:
-        raise SpoolFullError(
-            f"{spool.parent}: the outbox is at its bound outbox_max_bytes; publish it, or raise"
-            " RENTROLL_INFERENCE_OUTBOX_MAX_BYTES",
-        )
+    settings, source, reported = writer.settings, iter(records), 0
+    while batch := list(islice(source, settings.outbox_batch_records)):
+        if outbox.pending_bytes() >= settings.outbox_max_bytes:
+            raise SpoolFullError(
+                f"{folder}: the outbox is at its bound outbox_max_bytes; publish it, or"
+                " raise RENTROLL_INFERENCE_OUTBOX_MAX_BYTES",
+            )
+        outbox.take(batch, outbox.position)
+        yield writer.counts.requests - reported
+        reported = writer.counts.requests
 
 
 class RecordWriter:

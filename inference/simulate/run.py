@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy import Engine
-
 from inference.attribution_models import attribution_model
 from inference.engine_account import FinishedPart
 from inference.engine_meter import EngineMeter
@@ -30,7 +28,6 @@ from inference.simulate.processes import Result, Work, side_by_side, worker_coun
 from inference.simulate.replica import run_replica
 from inference.simulate.timeline import AS_RECORDED, ending_at, onto_month
 from inference.simulate.trace import read_trace
-from infra.store.sources import register_source
 from schemas.clock import Clock
 from schemas.periods import Period
 from schemas.units import NS_PER_S
@@ -159,23 +156,6 @@ def simulate(plan: Plan, folder: Path, *, on_progress: OnProgress = no_progress)
     )
     (home / REPORT_FILE).write_text(json.dumps(emitted.as_json(), indent=2) + "\n")
     return emitted
-
-
-def register_sources(store: Engine, emitted: Emitted, *, now_ms: int) -> None:
-    """Make the billing store trust the simulation's sources; again changes nothing.
-
-    Raises:
-        ContractError: If one is registered with another key.
-    """
-    for source in emitted.sources:
-        register_source(
-            store,
-            source=source.source,
-            host=source.host,
-            public_key=source.public_key,
-            registered_by="rentroll simulate",
-            now_ms=now_ms,
-        )
 
 
 def _run(

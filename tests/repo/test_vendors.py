@@ -28,6 +28,7 @@ IMPORTERS: dict[str, set[str]] = {
     # In the engine's environment only, where the demo's model is converted.
     "transformers": {"inference/convert_gguf.py"},
     "torch": {"inference/convert_gguf.py"},
+    "opentelemetry": {"inference/door_spans.py"},
     "openai": {"rentroll/demo_traffic.py"},
     "typst": {"billing/statement_pdf.py"},
     "jinja2": {"billing/statement_html.py"},

@@ -9,7 +9,8 @@ from inference.outbox import OutboxRow
 from inference.publisher import PublishedCounts, publish_outboxes
 from inference.settings import InferenceSettings
 from inference.simulate.emitted import Emitted
-from inference.simulate.run import SAMPLE_TRACE, register_sources, simulate
+from inference.simulate.register import register_sources
+from inference.simulate.run import SAMPLE_TRACE, simulate
 from infra.kafka.topics import ensure_topics
 from infra.store.engine import open_store
 from infra.store.migrate import upgrade
