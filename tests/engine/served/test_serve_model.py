@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -11,8 +10,6 @@ from pathlib import Path
 import pytest
 import requests
 
-from inference.settings import InferenceSettings
-from inference.vllm_environment import ensure_environment, python_of
 from infra.api_keys import KeyTerms
 from infra.kafka.topics import ensure_topics
 from infra.process_mark import ProcessMark
@@ -26,7 +23,6 @@ from schemas.usage import RequestFinished
 from tests.engine.served.host import QUIET
 from tests.support.serve_runs import ServeRun, wait_for
 from tests.support.servers.kafka import kafka
-from tests.support.source import ROOT
 from tests.support.topic_reader import read_topics
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
@@ -42,19 +38,6 @@ def bootstrap() -> Iterator[str]:
     with kafka() as found:
         ensure_topics(found)
         yield found
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    python = python_of(ensure_environment(InferenceSettings(), lambda _: None))
-    script = (
-        "import sys; from pathlib import Path; from tests.engine.tiny_llama import"
-        " write_tiny_llama; write_tiny_llama(Path(sys.argv[1]))"
-    )
-    environment = os.environ | QUIET | {"PYTHONPATH": f"{ROOT}"}
-    subprocess.run([python, "-c", script, str(folder)], env=environment, check=True)
-    return folder
 
 
 class Served(ServeRun):

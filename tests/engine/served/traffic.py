@@ -15,11 +15,16 @@ SENTENCE = "hello world the quick brown fox billing metering tokens gpu seconds"
 WORDS = SENTENCE.split()
 LONG = " ".join(WORDS * 12)
 CHAT, COMPLETIONS, RESPONSES = "v1/chat/completions", "v1/completions", "v1/responses"
+EMBED = "v1/embeddings"
 
 
 @dataclass
 class Seen:
-    """One request as its client saw it; `request` is the minted id, if one was told."""
+    """One request as its client saw it.
+
+    `request` is the minted id, if one was told. The three counts are of its `usage`, if it got one;
+    `said` are the token ids of each choice, where it asked for them.
+    """
 
     kind: str
     tenant: str
@@ -27,9 +32,29 @@ class Seen:
     request: str = ""
     input_tokens: int | None = None
     output_tokens: int | None = None
-    token_ids: int | None = None
+    thinking_tokens: int | None = None
+    said: dict[int, list[int]] = field(default_factory=dict)
+    thinking_chunks: int = 0
+    tool_calls: int = 0
     cut: bool = False
     broken: str = ""
+
+    @property
+    def token_ids(self) -> int | None:
+        """How many the client got, if any."""
+        return sum(map(len, self.said.values())) or None
+
+    def thought(self, start: int, end: int) -> int:
+        """Of these, those between the markers of thinking."""
+        found = 0
+        for token_ids in self.said.values():
+            thinking = False
+            for one in token_ids:
+                if one in (start, end):
+                    thinking = one == start
+                else:
+                    found += thinking
+        return found
 
 
 @dataclass
@@ -38,6 +63,7 @@ class Traffic:
 
     host: ServedHost
     seed: int
+    kinds: list[tuple[str, "Send"]] = field(default_factory=lambda: KINDS)
     seen: list[Seen] = field(default_factory=list)
 
     def run(self, requests_total: int, *, threads: int = 8) -> list[Seen]:
@@ -48,7 +74,7 @@ class Traffic:
 
     def _one(self, number: int) -> Seen:
         dice = random.Random(self.seed * 1_000_003 + number)
-        kind, send = KINDS[number % len(KINDS)]
+        kind, send = self.kinds[number % len(self.kinds)]
         key = 1 + number % 2
         seen = Seen(kind, "acme" if key == 1 else "bolt")
         try:
@@ -60,33 +86,30 @@ class Traffic:
         return seen
 
 
-def _words(dice: random.Random, count: int) -> str:
+def words(dice: random.Random, count: int) -> str:
     return " ".join(dice.choice(WORDS) for _ in range(count))
 
 
-def _completion(dice: random.Random, **changes: Any) -> dict[str, Any]:
-    body = {"prompt": _words(dice, dice.randint(1, 40)), "max_tokens": dice.randint(1, 40)}
+def completion(dice: random.Random, **changes: Any) -> dict[str, Any]:
+    body = {"prompt": words(dice, dice.randint(1, 40)), "max_tokens": dice.randint(1, 40)}
     return body | {"ignore_eos": True, "return_token_ids": True} | changes
 
 
-def _chat(dice: random.Random, **changes: Any) -> dict[str, Any]:
-    body = _completion(dice)
+def chat(dice: random.Random, **changes: Any) -> dict[str, Any]:
+    body = completion(dice)
     return body | {"messages": [{"role": "user", "content": body.pop("prompt")}]} | changes
 
 
-def _whole(host: ServedHost, key: int, seen: Seen, endpoint: str, body: dict[str, Any]) -> None:
+def whole(host: ServedHost, key: int, seen: Seen, endpoint: str, body: dict[str, Any]) -> None:
     answer = host.post(endpoint, key=key, **body)
     _head(answer, seen)
     content = msgspec.json.decode(answer.content)
     if not isinstance(content, dict):
         return
-    _usage(content, seen)
-    for choice in content.get("choices") or []:
-        if choice.get("token_ids"):
-            seen.token_ids = (seen.token_ids or 0) + len(choice["token_ids"])
+    _read(content, seen)
 
 
-def _stream(
+def stream(
     host: ServedHost, key: int, seen: Seen, endpoint: str, body: dict[str, Any], cut: int = 0
 ) -> None:
     answer = host.post(endpoint, key=key, stream=True, **body)
@@ -95,11 +118,7 @@ def _stream(
     for line in answer.iter_lines():
         if not line.startswith(b"data: {"):
             continue
-        content = msgspec.json.decode(line[6:])
-        _usage(content, seen)
-        for choice in content.get("choices") or []:
-            if choice.get("token_ids"):
-                seen.token_ids = (seen.token_ids or 0) + len(choice["token_ids"])
+        _read(msgspec.json.decode(line[6:]), seen)
         chunks += 1
         if cut and chunks >= cut:
             seen.cut = True
@@ -112,11 +131,20 @@ def _head(answer: requests.Response, seen: Seen) -> None:
     seen.request = answer.headers.get("X-Request-Id", "")
 
 
-def _usage(content: dict[str, Any], seen: Seen) -> None:
+def _read(content: dict[str, Any], seen: Seen) -> None:
+    """A whole answer, or a chunk of one."""
     usage = content.get("usage") or (content.get("response") or {}).get("usage")
     if usage:
         seen.input_tokens = usage.get("prompt_tokens", usage.get("input_tokens"))
         seen.output_tokens = usage.get("completion_tokens", usage.get("output_tokens"))
+        details = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
+        seen.thinking_tokens = details.get("reasoning_tokens")
+    seen.thinking_chunks += content.get("type") == "response.reasoning_text.delta"
+    for choice in content.get("choices") or []:
+        if choice.get("token_ids"):
+            seen.said.setdefault(choice["index"], []).extend(choice["token_ids"])
+        told = choice.get("message") or choice.get("delta") or {}
+        seen.tool_calls += len(told.get("tool_calls") or [])
 
 
 BEAMS = {"use_beam_search": True, "n": 2, "max_tokens": 6}
@@ -126,60 +154,79 @@ CHOICE = {"structured_outputs": {"choice": ["hello world", "quick fox"]}, "ignor
 Send = Callable[[ServedHost, random.Random, int, Seen], None]
 WITH_USAGE = {"stream_options": {"include_usage": True}}
 KINDS: list[tuple[str, Send]] = [
-    ("completion", lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d))),
-    ("chat", lambda h, d, k, s: _whole(h, k, s, CHAT, _chat(d))),
-    ("stream", lambda h, d, k, s: _stream(h, k, s, COMPLETIONS, _completion(d))),
-    ("stream usage", lambda h, d, k, s: _stream(h, k, s, CHAT, _chat(d, **WITH_USAGE))),
+    ("completion", lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d))),
+    ("chat", lambda h, d, k, s: whole(h, k, s, CHAT, chat(d))),
+    ("stream", lambda h, d, k, s: stream(h, k, s, COMPLETIONS, completion(d))),
+    ("stream usage", lambda h, d, k, s: stream(h, k, s, CHAT, chat(d, **WITH_USAGE))),
     (
         "stream cut",
-        lambda h, d, k, s: _stream(
-            h, k, s, COMPLETIONS, _completion(d, max_tokens=400), cut=d.randint(1, 15)
+        lambda h, d, k, s: stream(
+            h, k, s, COMPLETIONS, completion(d, max_tokens=400), cut=d.randint(1, 15)
         ),
     ),
     (
         "chat cut",
-        lambda h, d, k, s: _stream(h, k, s, CHAT, _chat(d, max_tokens=400), cut=d.randint(1, 15)),
+        lambda h, d, k, s: stream(h, k, s, CHAT, chat(d, max_tokens=400), cut=d.randint(1, 15)),
     ),
     (
         "gone",
-        lambda h, d, k, s: _whole(
-            h, k, s, COMPLETIONS, _completion(d, max_tokens=900, _timeout=0.7)
-        ),
+        lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d, max_tokens=900, _timeout=0.7)),
     ),
-    ("prefix", lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d, prompt=LONG))),
-    ("three samples", lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d, n=3))),
+    ("prefix", lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d, prompt=LONG))),
+    ("three samples", lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d, n=3))),
     (
         "two prompts",
-        lambda h, d, k, s: _whole(
-            h, k, s, COMPLETIONS, _completion(d, prompt=[_words(d, 5), _words(d, 20)])
+        lambda h, d, k, s: whole(
+            h, k, s, COMPLETIONS, completion(d, prompt=[words(d, 5), words(d, 20)])
         ),
     ),
     (
         "stop string",
-        lambda h, d, k, s: _whole(
-            h, k, s, COMPLETIONS, _completion(d, max_tokens=300, stop=["e", "o", "a"])
+        lambda h, d, k, s: whole(
+            h, k, s, COMPLETIONS, completion(d, max_tokens=300, stop=["e", "o", "a"])
         ),
     ),
-    ("bad number", lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d, max_tokens=-3))),
-    ("no such model", lambda h, d, k, s: _whole(h, k, s, CHAT, _chat(d, model="nope"))),
+    ("bad number", lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d, max_tokens=-3))),
+    ("no such model", lambda h, d, k, s: whole(h, k, s, CHAT, chat(d, model="nope"))),
     (
         "too long",
-        lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d, prompt=_words(d, 3_000))),
+        lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d, prompt=words(d, 3_000))),
     ),
     (
         "responses",
-        lambda h, d, k, s: _whole(
-            h, k, s, RESPONSES, {"input": _words(d, 10), "max_output_tokens": d.randint(5, 30)}
+        lambda h, d, k, s: whole(
+            h, k, s, RESPONSES, {"input": words(d, 10), "max_output_tokens": d.randint(5, 30)}
         ),
     ),
     (
         "responses stream",
-        lambda h, d, k, s: _stream(
-            h, k, s, RESPONSES, {"input": _words(d, 10), "max_output_tokens": d.randint(5, 30)}
+        lambda h, d, k, s: stream(
+            h, k, s, RESPONSES, {"input": words(d, 10), "max_output_tokens": d.randint(5, 30)}
         ),
     ),
-    ("two chats", lambda h, d, k, s: _stream(h, k, s, CHAT, _chat(d, n=2))),
-    ("logprobs", lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d, logprobs=2))),
-    ("beams", lambda h, d, k, s: _whole(h, k, s, COMPLETIONS, _completion(d, **BEAMS))),
-    ("structured", lambda h, d, k, s: _whole(h, k, s, CHAT, _chat(d, **CHOICE))),
+    ("two chats", lambda h, d, k, s: stream(h, k, s, CHAT, chat(d, n=2))),
+    ("logprobs", lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d, logprobs=2))),
+    ("beams", lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d, **BEAMS))),
+    ("structured", lambda h, d, k, s: whole(h, k, s, CHAT, chat(d, **CHOICE))),
+]
+BRIEF: list[tuple[str, Send]] = [
+    (
+        "brief",
+        lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d, prompt="a", max_tokens=1)),
+    )
+]
+"""To fill a disk with records of requests that cost next to nothing."""
+
+LONG_ANSWERS: list[tuple[str, Send]] = [
+    ("long", lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d, max_tokens=150))),
+    ("long stream", lambda h, d, k, s: stream(h, k, s, CHAT, chat(d, max_tokens=150))),
+]
+EMBEDDINGS: list[tuple[str, Send]] = [
+    ("embedding", lambda h, d, k, s: whole(h, k, s, EMBED, {"input": words(d, d.randint(1, 90))})),
+    (
+        "three embeddings",
+        lambda h, d, k, s: whole(h, k, s, EMBED, {"input": [words(d, n) for n in (1, 9, 40)]}),
+    ),
+    ("embedded ids", lambda h, d, k, s: whole(h, k, s, EMBED, {"input": [[5, 6, 7], [8, 9]]})),
+    ("embedding too long", lambda h, d, k, s: whole(h, k, s, EMBED, {"input": words(d, 3_000)})),
 ]
