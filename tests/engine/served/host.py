@@ -83,9 +83,11 @@ class ServedHost:
         self._stop, self._merged = threading.Event(), threading.Event()
         self._drained = False
         self._unpublished = 0
-        self._threads = [threading.Thread(target=self._merge)]
+        self._threads = [threading.Thread(target=self._merge, daemon=True)]
         if bootstrap:
-            self._threads.append(threading.Thread(target=self._publish, args=(bootstrap,)))
+            self._threads.append(
+                threading.Thread(target=self._publish, args=(bootstrap,), daemon=True)
+            )
         for thread in self._threads:
             thread.start()
 
