@@ -31,8 +31,6 @@ OPTIONS = (
     " --max-model-len 1024 --host 127.0.0.1 --disable-uvicorn-access-log"
     # Without it vLLM kills its engine on SIGTERM, which is then a death with time unaccounted for.
     " --shutdown-timeout 20"
-    # In the engine's process: one process less that takes its time to start.
-    " --distributed-executor-backend uni"
     " --scheduler-cls inference.vllm_scheduler.MeteredScheduler"
     " --middleware inference.middleware.RentrollMiddleware"
 )
@@ -80,7 +78,7 @@ class ServedHost:
         write_snapshot(self.settings.door_keys_file, snapshot(keys, at_ms=now_ms))
         self._process = self._start(folder)
         self.source = ""
-        self._stop, self._merged = threading.Event(), threading.Event()
+        self._stop, self._merged, self._opened = (threading.Event() for _ in range(3))
         self._drained = False
         self._unpublished = 0
         self._threads = [threading.Thread(target=self._merge, daemon=True)]
@@ -161,6 +159,7 @@ class ServedHost:
     def _merge(self) -> None:
         sidecar = Sidecar(self.settings, SystemClock())
         self.source = sidecar.identity.source
+        self._opened.set()
         self._drained = merge_until(sidecar, self._stop, drain_s=60)
         if self._drained:
             sidecar.close_source()
@@ -168,6 +167,7 @@ class ServedHost:
         self._merged.set()
 
     def _publish(self, bootstrap: str) -> None:
+        self._opened.wait()
         self._unpublished = publish_while(self.settings, bootstrap, self._merged, drain_s=60)
 
     def _start(self, folder: Path) -> subprocess.Popen[bytes]:
