@@ -29,7 +29,7 @@ OPTIONS = (
     ' --structured-outputs-config {"enable_in_reasoning":true}'
     f" --enable-lora --max-lora-rank 8 --lora-modules {ADAPTER}=MODEL/adapter"
     # Too few blocks for all who run, and prompts that do not fit into one step.
-    " --num-gpu-blocks-override 40 --block-size 32 --max-num-batched-tokens 128"
+    " --num-gpu-blocks-override 34 --block-size 32 --max-num-batched-tokens 128"
 )
 THINK, THOUGHT, CALL, CALLED = "<think>", "</think>", "<tool_call>", "</tool_call>"
 FUNCTION = {
@@ -133,6 +133,15 @@ THINKING: list[tuple[str, Send]] = [
     ("think response stream", partial(_think_in_response, streamed=True)),
     ("think response cut", partial(_think_in_response, streamed=True, cut=True)),
 ]
+CROWD: list[tuple[str, Send]] = [
+    (
+        "crowd",
+        lambda h, d, k, s: whole(
+            h, k, s, COMPLETIONS, completion(d, prompt=words(d, 100), max_tokens=100)
+        ),
+    )
+]
+"""Eight of these at once are more than the blocks of this server hold."""
 MORE_KINDS: list[tuple[str, Send]] = [
     *THINKING,
     ("tool named", _tool),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.served.host import ServedHost
-from tests.engine.served.more_kinds import ADAPTER, MORE_KINDS, OPTIONS
+from tests.engine.served.more_kinds import ADAPTER, CROWD, MORE_KINDS, OPTIONS
 from tests.engine.served.story import (
     assert_counts_are_the_clients,
     assert_intervals_close,
@@ -33,6 +33,7 @@ def test_every_kind_of_request_becomes_one_event_with_the_clients_counts(
     try:
         host.wait_ready()
         seen = Traffic(host, seed=1, kinds=kinds).run(ROUNDS * len(kinds))
+        seen += Traffic(host, seed=2, kinds=CROWD).run(8)
     finally:
         host.end()
     events = events_of(host)
