@@ -11,7 +11,7 @@ the server tells (`handed`), as of the last chunk that went out; else the chunks
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from copy import copy
 
@@ -93,6 +93,7 @@ class Delivery:
         first_mono_ns: When the first chunk of the answer went out, 0 before.
         gone: Whether the client left before the end.
         complete: Whether the last byte went out.
+        thinking: For the hook: each says how many tokens that were handed out were thinking.
     """
 
     __slots__ = (
@@ -113,6 +114,7 @@ class Delivery:
         "first_mono_ns",
         "gone",
         "http_status",
+        "thinking",
     )
 
     def __init__(
@@ -124,6 +126,7 @@ class Delivery:
         self.first_mono_ns = 0
         self.gone = False
         self.complete = False
+        self.thinking: list[Callable[[], int]] = []
         self._parts = parts
         self._informed = informed
         self._hooked = False

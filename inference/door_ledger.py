@@ -11,6 +11,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import Literal
 
 import msgspec
@@ -36,6 +37,7 @@ from schemas.ids import uuid7
 from schemas.units import NS_PER_MS
 
 _ID_ENTROPY_BITS = 74
+RECORDS_PER_WRITE = 64
 DOORS_FOLDER = "doors"
 """Below the host's folder; in it a spool for each boot of each API server process."""
 
@@ -101,11 +103,11 @@ class DoorLedger:
             self._write([record])
             return True
         try:
-            self._spool.append([*self._backlog, record])
+            self._write_backlog()
+            self._spool.append([record])
         except (SpoolError, OSError):
             self.count("metering_failures")
             return False
-        self._backlog.clear()
         return True
 
     def closed(self, request: DoorClose) -> None:
@@ -147,16 +149,23 @@ class DoorLedger:
             self.count("records_dropped", len(records))
             return
         try:
-            written = self._spool.append([*self._backlog, *records])
+            self._write_backlog()
+            if records and not self._spool.append(records):
+                # Full, and the policy is to count: the spool will say how many requests it lost.
+                self.count("records_dropped", len(records))
         except (SpoolError, OSError):
             self.count("metering_failures")
             if keep:
                 self._keep(records)
-            return
-        if not written:
-            # Full, and the policy is to count: the spool will say how many requests it lost.
-            self.count("records_dropped", len(self._backlog) + len(records))
-        self._backlog.clear()
+
+    def _write_backlog(self) -> None:
+        """In portions: all that has come together may be more than the spool holds."""
+        while self._backlog:
+            portion = list(islice(self._backlog, RECORDS_PER_WRITE))
+            if not self._spool.append(portion):
+                self.count("records_dropped", len(portion))
+            for _ in portion:
+                self._backlog.popleft()
 
     def _keep(self, records: Sequence[Record]) -> None:
         room = self._backlog_max - len(self._backlog)

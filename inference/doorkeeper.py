@@ -195,7 +195,7 @@ class Doorkeeper:
                 finish_reason=ending.finish_reason,
                 delivered_tokens=ending.delivered_tokens,
                 counted=ending.counted,
-                reasoning_tokens=ending.usage.reasoning_tokens if ending.usage else 0,
+                reasoning_tokens=self._reasoning(ending, admitted.delivery),
                 usage=ending.usage,
                 first_token_mono_ns=admitted.delivery.first_mono_ns,
                 closed_unix_ns=self.ledger.now_ns(),
@@ -261,6 +261,16 @@ class Doorkeeper:
             priority=PRIORITY_OF_TIER[opened.service_tier] if by_priority else None,
         )
         return rewritten(fields, visit.endpoint, change)
+
+    def _reasoning(self, ending: Ending, delivery: Delivery) -> int:
+        """How much was thinking, by the usage, else by the parsers of the server."""
+        if ending.usage is not None:
+            return ending.usage.reasoning_tokens
+        try:
+            return sum(thought() for thought in delivery.thinking)
+        except Exception:  # its request was served; that it is all text then is counted, loudly
+            self.ledger.count("metering_failures")
+            return 0
 
     def _ending(self, delivery: Delivery) -> Ending:
         try:

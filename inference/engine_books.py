@@ -15,6 +15,7 @@ disk refuses waits in memory, bounded.
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Protocol
 
 import msgspec
@@ -46,6 +47,7 @@ from schemas.ids import uuid7_unix_ms
 from schemas.units import NS_PER_HOUR, NS_PER_MS, NS_PER_S
 
 FAULT_CHARS_MAX = 300
+RECORDS_PER_WRITE = 64
 
 
 class RecordSink(Protocol):
@@ -330,12 +332,15 @@ class EngineBooks:
 
     def _write(self, records: Sequence[Record]) -> None:
         """Write, after what the disk refused before; what it refuses now waits."""
-        waiting = [*self._unwritten, *records]
+        self._unwritten.extend(records)
         try:
-            self._spool.append(waiting)
-            self._unwritten.clear()
+            while self._unwritten:
+                # In portions: all that has come together may be more than a spool holds.
+                portion = list(islice(self._unwritten, RECORDS_PER_WRITE))
+                self._spool.append(portion)
+                for _ in portion:
+                    self._unwritten.popleft()
         except (SpoolError, OSError) as error:
-            self._unwritten.extend(records)
             while len(self._unwritten) > self._settings.spool_unwritten_records:
                 self._unwritten.popleft()
                 self.failed("write", error)

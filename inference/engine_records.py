@@ -24,7 +24,11 @@ ENGINE_STOP = "engine.stop"
 
 
 class EngineBoot(msgspec.Struct, frozen=True, kw_only=True):
-    """An engine took its GPUs; the first record of its spool."""
+    """An engine took its GPUs; the first record of its spool.
+
+    `prefills_only`: it computes prompts for other engines, which decode. They find its work in
+    their cache, and generate its one token anew.
+    """
 
     engine: str
     host: str
@@ -38,6 +42,7 @@ class EngineBoot(msgspec.Struct, frozen=True, kw_only=True):
     software: str
     start_unix_ns: int
     unix_less_mono_ns: int
+    prefills_only: bool = False
 
 
 class RequestFacts(NamedTuple):

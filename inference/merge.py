@@ -7,10 +7,10 @@ engine is in exactly one event.
 
 When a request is complete
     It is closed at its door, and as many parts are in as the door says there are. Where some are
-    missing (aborted on the way, or the engine died) it waits until every living engine has marked
-    a moment well after the close without holding it. Where its door died, that death takes the
-    place of the close. A part that comes still later, or that no door of this host knows, goes out
-    on its own as `engine.part.finished`.
+    missing (aborted on the way, or the engine died), or the door cannot know, it waits until every
+    living engine has marked a moment well after the close without holding it. Where its door died,
+    that death takes the place of the close. A part that comes still later, or that no door of this
+    host knows, goes out on its own as `engine.part.finished`.
 
 The low watermark of an interval is the earliest of: requests not yet out, and for each living door
 the time up to which it has written everything. So what the source sends later is never older.
@@ -275,7 +275,7 @@ class Merge:
     def _is_complete(self, event_id: str) -> bool:
         waiting = self.requests[event_id]
         close = waiting.close
-        if close is not None and len(waiting.parts) >= close.engine_requests:
+        if close is not None and len(waiting.parts) >= close.engine_requests and _knows(close):
             return True
         since_ns = waiting.settled_from_mono_ns()
         return since_ns > 0 and all(
@@ -329,6 +329,11 @@ class Merge:
         for state in self.doors.values():
             if not state.stopped:
                 yield state.written_ms
+
+
+def _knows(close: DoorClose) -> bool:
+    """Whether the door was told how many parts there are; before a proxy it only guesses."""
+    return close.counted or not close.engine_requests
 
 
 def _has_passed(state: EngineState, event_id: str, mono_ns: int) -> bool:

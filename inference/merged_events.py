@@ -7,7 +7,9 @@ Who is billed for what
     cut) the engine's own count does: everything generated, and each prompt once. Chunks that the
     door took for tokens, because the server had no hook, never decide where an engine has counted.
     `input_cache_read` is what the cache held when the first sample of a prompt was scheduled; what
-    samples of one request share among themselves is nobody's cached read.
+    samples of one request share among themselves is nobody's cached read. Where prefill is split
+    from decode, the prompt is the prefilling engine's to tell: its work is no cached read of the
+    other. What was generated is the decoding engine's.
 """
 
 import re
@@ -282,8 +284,10 @@ def last_interval_of_the_dead(
 def _tokens(close: DoorClose | None, parts: Sequence[EnginePart], outcome: Outcome) -> _Tokens:
     if outcome == "refused":
         return _Tokens()
-    generated = sum(one.record.part.generated_tokens for one in parts)
-    prompt, cached = _prompts(parts)
+    prefilling = [one for one in parts if one.boot.prefills_only]
+    decoding = [one for one in parts if not one.boot.prefills_only]
+    generated = sum(one.record.part.generated_tokens for one in decoding or prefilling)
+    prompt, cached = _prompts(prefilling or decoding)
     delivered = close.delivered_tokens if close else 0
     usage = close.usage if close else None
     if usage is not None:

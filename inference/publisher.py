@@ -67,6 +67,17 @@ class _Feed:
     acknowledged: list[int] = field(default_factory=list)
 
 
+class _Producer(KafkaProducer):
+    """kafka-python's producer, whose end does not hang on a broker."""
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait for nothing: what is unacknowledged is sent again by the next producer.
+
+        `close(timeout=0)` flushes first, and gives up there by an exception where anything is in
+        flight: its thread would live on, and ours end.
+        """
+
+
 class Publisher:
     """Sends what is in outboxes; call `step` until it is `idle`, or for as long as they grow."""
 
@@ -236,7 +247,7 @@ class Publisher:
         """Asked for first: a producer that finds no broker leaks its sockets as it fails."""
         if not serves(self._bootstrap):
             raise ConnectionError(f"no broker serves at {self._bootstrap}")
-        return KafkaProducer(
+        return _Producer(
             bootstrap_servers=self._bootstrap,
             enable_idempotence=True,
             acks="all",

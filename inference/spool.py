@@ -21,7 +21,7 @@ from typing import NamedTuple
 from inference.settings import InferenceSettings
 from inference.wire import THE_SOURCE, LostWire, Record, format_time, to_json
 from schemas.errors import SpoolError, SpoolFullError
-from schemas.ids import derived_entropy, uuid7, uuid7_unix_ms
+from schemas.ids import derived_entropy, is_uuid7, uuid7, uuid7_unix_ms
 from schemas.units import MS_PER_S
 
 SEGMENT_SUFFIX = ".spool"
@@ -30,6 +30,8 @@ _READ_BYTES = 1 << 20
 _LOSS_ROOM_BYTES = 4_096
 _ONE_PER_REQUEST = ("request.finished", "door.open")
 """Kinds of which each request has exactly one: the door's opening, or the simulator's event."""
+_OF_A_PROCESS = ("door.boot", "door.mark", "door.stop")
+"""Kinds that tell of no usage; their id holds the time when their process began."""
 
 
 def encode_frame(record: Record) -> bytes:
@@ -72,8 +74,14 @@ class _Lost:
     last_ms: int = 0
 
     def count(self, records: Sequence[Record]) -> None:
-        times = [uuid7_unix_ms(record.id) for record in records]
-        self.first_ms = min([*times, self.first_ms] if self.first_ms else times)
+        # An engine's own id holds no time. Its lost intervals show by themselves: the next ones do
+        # not follow, or do not close.
+        times = [
+            uuid7_unix_ms(record.id)
+            for record in records
+            if is_uuid7(record.id) and record.kind not in _OF_A_PROCESS
+        ]
+        self.first_ms = min([*times, self.first_ms] if self.first_ms else times, default=0)
         self.last_ms = max([*times, self.last_ms])
         self.requests += sum(record.kind in _ONE_PER_REQUEST for record in records)
 

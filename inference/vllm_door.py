@@ -1,13 +1,15 @@
 """Ties vLLM's API server to the door; the middleware loads it, and vLLM does as a plugin.
 
-Three things the door cannot see from outside. Which engine requests a client request becomes: each
+Four things the door cannot see from outside. Which engine requests a client request becomes: each
 gets the minted id into its own, on every endpoint. How many tokens are in a chunk: what the code
 that writes chunks takes out of its queue is counted, which costs one `len` per chunk and is exact
-where vLLM merges tokens or a parser holds them back. That the engine drains: vLLM goes on taking
-requests then, and answers each with status 500.
+where vLLM merges tokens or a parser holds them back. How many of them were thinking: vLLM says so
+in its usage block alone, which no cut stream has and few clients ask for; its parser is asked.
+And that the engine drains: vLLM goes on taking requests then, and answers each with status 500.
 
 `AsyncLLM.add_request` is wrapped; the queue that it returns becomes one that counts. So is
-`AsyncLLM.shutdown`. If this vLLM has no such hook, it does not start.
+`AsyncLLM.shutdown`. A `Parser` that is made for a request is remembered. If this vLLM has no such
+hook, it does not start.
 """
 
 import functools
@@ -22,6 +24,10 @@ _MARK = "_rentroll_add_request"
 _WANTED_ARGUMENTS = ("request_id", "params")
 _WANTED_METHODS = ("get", "get_nowait")
 _at_shutdown: list[Callable[[], None]] = []
+_WANTED_OF_PARSERS: dict[str, tuple[str, ...]] = {
+    "parse_delta": ("delta_text", "delta_token_ids"),
+    "count_reasoning_tokens": (),
+}
 
 
 def register() -> None:
@@ -31,16 +37,18 @@ def register() -> None:
         SettingsError: If this vLLM lacks a hook; names its version and the hook.
     """
     import vllm
+    from vllm.parser.abstract_parser import Parser
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.output_processor import RequestOutputCollector
 
     if _MARK in vars(AsyncLLM):
         return
     original = AsyncLLM.add_request
-    check_hooks(vllm.__version__, original, RequestOutputCollector, AsyncLLM)
+    check_hooks(vllm.__version__, original, RequestOutputCollector, AsyncLLM, Parser)
     setattr(AsyncLLM, _MARK, original)
     AsyncLLM.add_request = counting(original, counting_queue(RequestOutputCollector))
     AsyncLLM.shutdown = telling(AsyncLLM.shutdown)
+    remember_parsers(Parser)
 
 
 def at_shutdown(do: Callable[[], None]) -> None:
@@ -60,7 +68,9 @@ def telling(shutdown: Callable[..., Any]) -> Callable[..., Any]:
     return shutdown_told
 
 
-def check_hooks(version: str, add_request: Callable[..., Any], queue: type, client: type) -> None:
+def check_hooks(
+    version: str, add_request: Callable[..., Any], queue: type, client: type, parser: type
+) -> None:
     """See that this vLLM has what is wrapped.
 
     Raises:
@@ -70,6 +80,11 @@ def check_hooks(version: str, add_request: Callable[..., Any], queue: type, clie
     missing = [f"AsyncLLM.add_request({name})" for name in _WANTED_ARGUMENTS if name not in known]
     missing += [f"{queue.__name__}.{name}" for name in _WANTED_METHODS if not hasattr(queue, name)]
     missing += [] if hasattr(client, "shutdown") else [f"{client.__name__}.shutdown"]
+    missing += [
+        f"{parser.__name__}.{name}({', '.join(wanted)})"
+        for name, wanted in _WANTED_OF_PARSERS.items()
+        if not _takes(getattr(parser, name, None), wanted)
+    ]
     if missing:
         raise SettingsError(f"vLLM {version} has no {missing[0]}: Rentroll cannot meter its door")
 
@@ -125,6 +140,42 @@ def counting(
         return collector
 
     return add_counted
+
+
+def remember_parsers(parser: type) -> None:
+    """Let every parser that is made for a request of the door tell it what was thinking.
+
+    Args:
+        parser: What all of vLLM's parsers derive from; not all of them call its `__init__`.
+    """
+
+    def new(kind: type, *_: Any, **__: Any) -> Any:
+        made: Any = object.__new__(kind)
+        delivery = CURRENT.get()
+        if delivery is not None:
+            delivery.thinking.append(_listen(made))
+        return made
+
+    parser.__new__ = new  # type: ignore[assignment]
+
+
+def _listen(parser: Any) -> Callable[[], int]:
+    """Keep the ids of what a parser is given; asks it how many of them were thinking."""
+    token_ids: list[int] = []
+    parse_delta = parser.parse_delta
+
+    def parse_heard(delta_text: str, delta_token_ids: Any, *more: Any, **named: Any) -> Any:
+        token_ids.extend(delta_token_ids)
+        return parse_delta(delta_text, delta_token_ids, *more, **named)
+
+    parser.parse_delta = parse_heard
+    return lambda: int(parser.count_reasoning_tokens(token_ids))
+
+
+def _takes(method: Any, wanted: tuple[str, ...]) -> bool:
+    if not callable(method):
+        return False
+    return tuple(inspect.signature(method).parameters)[1 : len(wanted) + 1] == wanted
 
 
 def _tokens_in(output: Any) -> int:

@@ -7,6 +7,7 @@ layers) makes weights look lighter than they are: shares move a little from equa
 no nanosecond is lost. Formulas as in vLLM's `v1/metrics/perf.py`.
 """
 
+import re
 from typing import Any
 
 from inference.attribution import EngineProfile
@@ -24,7 +25,21 @@ GPU_RATES: tuple[tuple[str, int, int], ...] = (
 """(part of the name, bytes/s, FLOP/s) per GPU: 80% of the data sheet's bandwidth and half of its
 BF16 arithmetic, which is what kernels reach. The ratio decides what a step is bound by."""
 _PASS_OVERHEAD_NS = 400_000
+UNKNOWN = "unknown"
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._:/@+-]")
+_NAME_CHARS = 128
 _BITS_OF_QUANTIZATION = (("fp8", 8), ("int8", 8), ("awq", 4), ("gptq", 4), ("fp4", 4), ("gguf", 5))
+
+
+def model_name_of(config: Any) -> str:
+    """What the model is served as, in the form in which an event can hold it.
+
+    Without `--served-model-name` vLLM serves a model by its path: of `/models/llama` that is
+    `models/llama`.
+    """
+    served = config.model_config.served_model_name or config.model_config.model
+    text = _NOT_IN_A_NAME.sub("-", served if isinstance(served, str) else served[0])
+    return text[-_NAME_CHARS:].lstrip("._:/@+-") or UNKNOWN
 
 
 def gpu_type_of(config: Any, settings: InferenceSettings) -> str:

@@ -27,7 +27,7 @@ from inference.engine_meter import EngineMeter
 from inference.engine_records import EngineBoot, RequestFacts
 from inference.settings import InferenceSettings
 from inference.spool import Spool
-from inference.vllm_profile import engine_profile, gpu_type_of
+from inference.vllm_profile import engine_profile, gpu_type_of, model_name_of
 from schemas.clock import Clock, SystemClock
 from schemas.errors import SettingsError
 from schemas.ids import derived_uuid
@@ -255,8 +255,7 @@ def engine_boot(
     host, pid = socket.gethostname(), os.getpid()
     parallel = config.parallel_config
     rank = str(getattr(parallel, "data_parallel_index", 0))
-    served = config.model_config.served_model_name or config.model_config.model
-    name = served if isinstance(served, str) else served[0]
+    name = model_name_of(config)
     gpu_type, gpus = gpu_type_of(config, settings), int(parallel.world_size)
     model = engine_model(settings, model=name, gpu_type=gpu_type, gpus=gpus)
     boot = EngineBoot(
@@ -272,8 +271,14 @@ def engine_boot(
         software=f"vllm {vllm_version}",
         start_unix_ns=start_ns,
         unix_less_mono_ns=difference_ns,
+        prefills_only=_prefills_only(config),
     )
     return boot, model
+
+
+def _prefills_only(config: Any) -> bool:
+    transfer = getattr(config, "kv_transfer_config", None)
+    return transfer is not None and transfer.kv_role == "kv_producer"
 
 
 def open_books(

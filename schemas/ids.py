@@ -44,6 +44,11 @@ def uuid7(unix_ms: int, entropy: int) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def is_uuid7(text: str) -> bool:
+    """Whether a UUID is of version 7: only that one carries a time."""
+    return text[14:15] == "7"
+
+
 def uuid7_unix_ms(event_id: str) -> int:
     """Milliseconds since the epoch that a UUIDv7 carries."""
     return int(event_id[:8] + event_id[9:13], 16)

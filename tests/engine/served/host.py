@@ -1,5 +1,6 @@
 """A host that serves a tiny model with stock vLLM, metered: server, spools, and its sidecar."""
 
+import json
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from inference.door_keys import write_snapshot
 from inference.engine_records import EngineBoot
 from inference.serve_command import CPU_DEFAULTS
 from inference.settings import InferenceSettings
-from inference.sidecar import FOLDER_OF, Sidecar, merge_until
+from inference.sidecar import FOLDER_OF, Sidecar, merge_until, publish_while
 from inference.spool import Damage, Position, read_spool
 from inference.vllm_environment import build_site, ensure_environment, python_of
 from schemas.clock import SystemClock
@@ -24,7 +25,7 @@ from schemas.units import NS_PER_MS
 from tests.support.doors import bearer, door_key, snapshot
 from tests.support.source import ROOT
 
-READY_S = 300
+READY_S = 600
 MODEL = "tiny"
 OPTIONS = (
     "--served-model-name tiny --load-format dummy --enforce-eager --dtype float32"
@@ -44,14 +45,10 @@ QUIET = {
 
 
 def write_model(folder: Path) -> Path:
-    """The tiny model, written with the libraries that come with vLLM."""
+    """The tiny model, written with the libraries of vLLM; below it `adapter`, which is for it."""
     python = python_of(ensure_environment(InferenceSettings(), lambda _: None))
-    script = (
-        "import sys; from pathlib import Path; from tests.engine.tiny_llama import"
-        " write_tiny_llama; write_tiny_llama(Path(sys.argv[1]))"
-    )
-    environment = os.environ | QUIET | {"PYTHONPATH": f"{ROOT}"}
-    subprocess.run([python, "-c", script, str(folder)], env=environment, check=True)
+    command = [str(python), "-m", "tests.engine.tiny_llama", str(folder)]
+    subprocess.run(command, env=os.environ | QUIET | {"PYTHONPATH": f"{ROOT}"}, check=True)
     return folder
 
 
@@ -62,9 +59,14 @@ def free_port() -> int:
 
 
 class ServedHost:
-    """One life of a server on a host of its own; its sidecar merges in a thread of the test."""
+    """One life of a server on a host of its own; its sidecar runs in threads of the test.
 
-    def __init__(self, folder: Path) -> None:
+    With `bootstrap` it publishes, too; `MODEL` in `options` is the folder of the model.
+    """
+
+    def __init__(
+        self, folder: Path, model: Path, options: str = "", *, bootstrap: str = "", **settings: Any
+    ) -> None:
         self.settings = InferenceSettings.model_validate(
             {
                 "host_folder": folder / "host",
@@ -73,31 +75,47 @@ class ServedHost:
                 "mark_ms": 200,
                 "late_parts_ms": 500,
                 "spool_fsync": "never",
+                **settings,
             }
         )
+        self.model = model
+        self._options = f"{OPTIONS} {options}".replace("MODEL", str(self.model)).split()
         self.url = f"http://127.0.0.1:{free_port()}"
         self.log = folder / "server.log"
         keys = [door_key(1), door_key(2, tenant="bolt", project="search")]
         now_ms = SystemClock().now_ns() // NS_PER_MS
         write_snapshot(self.settings.door_keys_file, snapshot(keys, at_ms=now_ms))
         self._process = self._start(folder)
-        self._stop = threading.Event()
+        self.source = ""
+        self._stop, self._merged, self._opened = (threading.Event() for _ in range(3))
         self._drained = False
-        self._merging = threading.Thread(target=self._merge)
-        self._merging.start()
+        self._unpublished = 0
+        self._threads = [threading.Thread(target=self._merge, daemon=True)]
+        if bootstrap:
+            self._threads.append(
+                threading.Thread(target=self._publish, args=(bootstrap,), daemon=True)
+            )
+        for thread in self._threads:
+            thread.start()
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, endpoint: str = "v1/completions", **body: Any) -> None:
         """Until a request through the door is answered."""
+        body = body or {"prompt": "hello", "max_tokens": 1}
         deadline_s = time.monotonic() + READY_S
         while time.monotonic() < deadline_s:
             if self._process.poll() is not None:
                 break
             try:
-                if self.post("v1/completions", prompt="hello", max_tokens=1).ok:
+                if self.post(endpoint, **body).ok:
                     return
             except requests.ConnectionError:
                 time.sleep(0.5)
         raise AssertionError(self.log.read_text()[-6_000:])
+
+    def token_id(self, marker: str) -> int:
+        """Of a marker of the tiny model."""
+        added = json.loads((self.model / "tokenizer.json").read_text())["added_tokens"]
+        return next(int(one["id"]) for one in added if one["content"] == marker)
 
     def post(
         self, endpoint: str, *, key: int = 1, label: str = "the client's own", **body: Any
@@ -108,13 +126,13 @@ class ServedHost:
             json={"model": MODEL, **body},
             headers={"Authorization": bearer(key), "X-Request-Id": label},
             stream=bool(body.get("stream")),
-            timeout=(5, body.pop("_timeout", 120)),
+            timeout=(5, body.pop("_timeout", 300)),
         )
 
     def engine_pids(self) -> list[int]:
         """Of the engines that live, by what they wrote when they booted."""
         pids = []
-        for spool in (self.settings.host_folder / FOLDER_OF["engine"]).iterdir():
+        for spool in (self.settings.host_folder / FOLDER_OF["engine"]).glob("*"):
             found, _ = read_spool(spool, Position(0, 0), 1)
             if found and not isinstance(found[0], Damage) and found[0].kind == "engine.boot":
                 pids.append(msgspec.json.decode(found[0].data, type=EngineBoot).pid)
@@ -144,29 +162,35 @@ class ServedHost:
             if _lives(pid):
                 os.kill(pid, signal.SIGKILL)
         self._stop.set()
-        self._merging.join()
+        for thread in self._threads:
+            thread.join()
         assert self._drained
+        assert not self._unpublished
 
     def _merge(self) -> None:
         sidecar = Sidecar(self.settings, SystemClock())
+        self.source = sidecar.identity.source
+        self._opened.set()
         self._drained = merge_until(sidecar, self._stop, drain_s=60)
         if self._drained:
             sidecar.close_source()
         sidecar.close()
+        self._merged.set()
+
+    def _publish(self, bootstrap: str) -> None:
+        self._opened.wait()
+        self._unpublished = publish_while(self.settings, bootstrap, self._merged, drain_s=60)
 
     def _start(self, folder: Path) -> subprocess.Popen[bytes]:
         python = python_of(ensure_environment(self.settings, lambda _: None))
         site = build_site(folder / "site")
-        model = folder / "model"
-        model.mkdir()
-        write_model(model)
         environment = os.environ | QUIET | {"PYTHONPATH": f"{site}"}
         for name in self.settings.model_fields_set:
             value = getattr(self.settings, name)
             environment[f"RENTROLL_INFERENCE_{name.upper()}"] = str(value)
         port = self.url.rsplit(":", 1)[1]
-        command = [str(python), "-m", "vllm.entrypoints.cli.main", "serve", str(model)]
-        command += ["--port", port, *OPTIONS.split()]
+        command = [str(python), "-m", "vllm.entrypoints.cli.main", "serve", str(self.model)]
+        command += ["--port", port, *self._options]
         with self.log.open("wb") as log:
             return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 

@@ -15,7 +15,7 @@ from schemas.control import SourceClosed
 from schemas.decode import decode_event
 from schemas.fleet import EngineInterval
 from schemas.usage import RequestFinished
-from tests.engine.served.host import QUIET, write_model
+from tests.engine.served.host import QUIET
 from tests.support.keyed_store import key_terms, store_with_keys
 from tests.support.serve_runs import ServeRun, wait_for
 from tests.support.servers.kafka import kafka
@@ -34,11 +34,6 @@ def bootstrap() -> Iterator[str]:
     with kafka() as found:
         ensure_topics(found)
         yield found
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model"))
 
 
 class Served(ServeRun):

@@ -13,6 +13,7 @@ SENTENCE = "hello world the quick brown fox billing metering tokens gpu seconds"
 WORDS = SENTENCE.split()
 LONG = " ".join(WORDS * 12)
 CHAT, COMPLETIONS, RESPONSES = "v1/chat/completions", "v1/completions", "v1/responses"
+EMBED = "v1/embeddings"
 
 
 class Host(Protocol):
@@ -25,7 +26,11 @@ class Host(Protocol):
 
 @dataclass
 class Seen:
-    """One request as its client saw it; `request` is the minted id, if one was told."""
+    """One request as its client saw it.
+
+    `request` is the minted id, if one was told. The three counts are of its `usage`, if it got one;
+    `said` are the token ids of each choice, where it asked for them.
+    """
 
     kind: str
     tenant: str
@@ -33,10 +38,30 @@ class Seen:
     request: str = ""
     input_tokens: int | None = None
     output_tokens: int | None = None
-    token_ids: int | None = None
+    thinking_tokens: int | None = None
+    said: dict[int, list[int]] = field(default_factory=dict)
+    thinking_chunks: int = 0
+    tool_calls: int = 0
     cut: bool = False
     broken: str = ""
     label: str = ""
+
+    @property
+    def token_ids(self) -> int | None:
+        """How many the client got, if any."""
+        return sum(map(len, self.said.values())) or None
+
+    def thought(self, start: int, end: int) -> int:
+        """Of these, those between the markers of thinking."""
+        found = 0
+        for token_ids in self.said.values():
+            thinking = False
+            for one in token_ids:
+                if one in (start, end):
+                    thinking = one == start
+                else:
+                    found += thinking
+        return found
 
 
 @dataclass
@@ -45,6 +70,7 @@ class Traffic:
 
     host: Host
     seed: int
+    kinds: list[tuple[str, "Send"]] = field(default_factory=lambda: KINDS)
     seen: list[Seen] = field(default_factory=list)
 
     def run(self, requests_total: int, *, threads: int = 8) -> list[Seen]:
@@ -54,7 +80,7 @@ class Traffic:
         return self.seen
 
     def _one(self, number: int) -> Seen:
-        kind, send = KINDS[number % len(KINDS)]
+        kind, send = self.kinds[number % len(self.kinds)]
         key = 1 + number % 2
         seen = Seen(kind, "acme" if key == 1 else "bolt", label=f"client {number}")
         return send_one(self.host, send, key, seen, random.Random(self.seed * 1_000_003 + number))
@@ -91,10 +117,7 @@ def whole(host: Host, key: int, seen: Seen, endpoint: str, body: dict[str, Any])
     content = msgspec.json.decode(answer.content)
     if not isinstance(content, dict):
         return
-    _usage(content, seen)
-    for choice in content.get("choices") or []:
-        if choice.get("token_ids"):
-            seen.token_ids = (seen.token_ids or 0) + len(choice["token_ids"])
+    _read(content, seen)
 
 
 def stream(
@@ -106,11 +129,7 @@ def stream(
     for line in answer.iter_lines():
         if not line.startswith(b"data: {"):
             continue
-        content = msgspec.json.decode(line[6:])
-        _usage(content, seen)
-        for choice in content.get("choices") or []:
-            if choice.get("token_ids"):
-                seen.token_ids = (seen.token_ids or 0) + len(choice["token_ids"])
+        _read(msgspec.json.decode(line[6:]), seen)
         chunks += 1
         if cut and chunks >= cut:
             seen.cut = True
@@ -123,11 +142,20 @@ def _head(answer: requests.Response, seen: Seen) -> None:
     seen.request = answer.headers.get("X-Request-Id", "")
 
 
-def _usage(content: dict[str, Any], seen: Seen) -> None:
+def _read(content: dict[str, Any], seen: Seen) -> None:
+    """A whole answer, or a chunk of one."""
     usage = content.get("usage") or (content.get("response") or {}).get("usage")
     if usage:
         seen.input_tokens = usage.get("prompt_tokens", usage.get("input_tokens"))
         seen.output_tokens = usage.get("completion_tokens", usage.get("output_tokens"))
+        details = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
+        seen.thinking_tokens = details.get("reasoning_tokens")
+    seen.thinking_chunks += content.get("type") == "response.reasoning_text.delta"
+    for choice in content.get("choices") or []:
+        if choice.get("token_ids"):
+            seen.said.setdefault(choice["index"], []).extend(choice["token_ids"])
+        told = choice.get("message") or choice.get("delta") or {}
+        seen.tool_calls += len(told.get("tool_calls") or [])
 
 
 BEAMS = {"use_beam_search": True, "n": 2, "max_tokens": 6}
@@ -191,4 +219,25 @@ KINDS: list[tuple[str, Send]] = [
     ("logprobs", lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d, logprobs=2))),
     ("beams", lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d, **BEAMS))),
     ("structured", lambda h, d, k, s: whole(h, k, s, CHAT, chat(d, **CHOICE))),
+]
+BRIEF: list[tuple[str, Send]] = [
+    (
+        "brief",
+        lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d, prompt="a", max_tokens=1)),
+    )
+]
+"""To fill a disk with records of requests that cost next to nothing."""
+
+LONG_ANSWERS: list[tuple[str, Send]] = [
+    ("long", lambda h, d, k, s: whole(h, k, s, COMPLETIONS, completion(d, max_tokens=150))),
+    ("long stream", lambda h, d, k, s: stream(h, k, s, CHAT, chat(d, max_tokens=150))),
+]
+EMBEDDINGS: list[tuple[str, Send]] = [
+    ("embedding", lambda h, d, k, s: whole(h, k, s, EMBED, {"input": words(d, d.randint(1, 90))})),
+    (
+        "three embeddings",
+        lambda h, d, k, s: whole(h, k, s, EMBED, {"input": [words(d, n) for n in (1, 9, 40)]}),
+    ),
+    ("embedded ids", lambda h, d, k, s: whole(h, k, s, EMBED, {"input": [[5, 6, 7], [8, 9]]})),
+    ("embedding too long", lambda h, d, k, s: whole(h, k, s, EMBED, {"input": words(d, 3_000)})),
 ]

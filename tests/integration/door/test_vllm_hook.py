@@ -8,7 +8,14 @@ import pytest
 
 from inference.door_delivery import CURRENT, Delivery
 from inference.door_records import carried
-from inference.vllm_door import at_shutdown, check_hooks, counting, counting_queue, telling
+from inference.vllm_door import (
+    at_shutdown,
+    check_hooks,
+    counting,
+    counting_queue,
+    remember_parsers,
+    telling,
+)
 from schemas.errors import SettingsError
 
 ID = carried("019a0000-0000-7000-8000-000000000001")
@@ -40,6 +47,18 @@ class Queue:
 
     def get_nowait(self) -> Output | None:
         return None if self.waiting.empty() else self.waiting.get_nowait()
+
+
+class Parser:
+    """As vLLM's: one that does not call its `__init__` is a parser, too."""
+
+    def __init__(self, *tools: str) -> None: ...
+
+    def parse_delta(self, delta_text: str, delta_token_ids: list[int], *, finished: bool) -> str:
+        return f"{delta_text}{finished}"
+
+    def count_reasoning_tokens(self, token_ids: list[int]) -> int:
+        return sum(one < 10 for one in token_ids)
 
 
 @dataclass
@@ -112,6 +131,26 @@ def test_embedding_has_no_tokens_to_deliver() -> None:
     assert asyncio.run(story()) == 0
 
 
+def test_parsers_of_a_request_tell_what_of_it_was_thinking() -> None:
+    class OfVllm(Parser): ...
+
+    class EngineOfVllm(OfVllm):
+        def __init__(self, *, vocabulary: int) -> None: ...
+
+    remember_parsers(OfVllm)
+    delivery = Delivery("v1/chat/completions", 2, ID)
+    token = CURRENT.set(delivery)
+    first, second = OfVllm("tool"), EngineOfVllm(vocabulary=3)
+    CURRENT.reset(token)
+    before = OfVllm()
+    for parser in (first, second, before):
+        assert (
+            parser.parse_delta(delta_text="a", delta_token_ids=[1, 2, 30], finished=True) == "aTrue"
+        )
+        assert parser.parse_delta("b", [3], finished=False) == "bFalse"
+    assert [thought() for thought in delivery.thinking] == [3, 3]
+
+
 def test_what_did_not_come_through_the_door_is_left_alone() -> None:
     async def story() -> tuple[list[str], type]:
         client = Client()
@@ -126,15 +165,18 @@ def test_vllm_without_the_hooks_is_refused_by_version_and_name() -> None:
 
     class Bare: ...
 
-    check_hooks("0.32.0", Client.add_request, Queue, Client)
+    check_hooks("0.32.0", Client.add_request, Queue, Client, Parser)
     with pytest.raises(
         SettingsError, match=r"vLLM 9\.9 has no AsyncLLM\.add_request\(request_id\)"
     ):
-        check_hooks("9.9", add_request, Queue, Client)
+        check_hooks("9.9", add_request, Queue, Client, Parser)
     with pytest.raises(SettingsError, match=r"vLLM 9\.9 has no Bare\.get:"):
-        check_hooks("9.9", Client.add_request, Bare, Client)
+        check_hooks("9.9", Client.add_request, Bare, Client, Parser)
     with pytest.raises(SettingsError, match=r"vLLM 9\.9 has no Bare\.shutdown:"):
-        check_hooks("9.9", Client.add_request, Queue, Bare)
+        check_hooks("9.9", Client.add_request, Queue, Bare, Parser)
+    wanted = r"vLLM 9\.9 has no Bare\.parse_delta\(delta_text, delta_token_ids\):"
+    with pytest.raises(SettingsError, match=wanted):
+        check_hooks("9.9", Client.add_request, Queue, Client, Bare)
 
 
 def test_door_is_told_before_the_engine_drains() -> None:

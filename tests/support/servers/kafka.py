@@ -1,6 +1,7 @@
 """A real Kafka broker for tests: by URL, in a container, or as a local process."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,32 @@ def local_kafka(folder: Path) -> Iterator[LocalKafka]:
         yield broker
     finally:
         stop(process)
+
+
+class AwayAndBack:
+    """A local broker that can go away, and comes back with its data on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        port = choose_port(str(folder))
+        self.bootstrap = f"127.0.0.1:{port}"
+        broker = LocalKafka(folder, port, choose_port(str(folder), {port}))
+        self._server = broker.server(log=folder / "printed.log")
+        self.start()
+
+    def start(self) -> None:
+        """From the main thread."""
+        self._process = launch(self._server)
+        wait_until_ready(self._server, self._process, START_TIMEOUT_S)
+
+    def stop(self) -> None:
+        stop(self._process)
+
+    def freeze(self) -> None:
+        """Its connections stay, and nothing answers on them."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.killpg(self._process.pid, signal.SIGCONT)
 
 
 @contextmanager

@@ -107,6 +107,22 @@ def test_full_spool_admits_nobody_and_loses_no_closing(tmp_path: Path) -> None:
     assert "records_dropped" not in door.ledger.counts
 
 
+def test_backlog_that_is_more_than_the_spool_holds_is_written_in_portions(tmp_path: Path) -> None:
+    door = door_at(tmp_path, spool_max_bytes=ROOM_BYTES, spool_segment_bytes=4_096)
+    served = opening(door)
+    fill(door)
+    for _ in range(500):
+        door.ledger.closed(closing(served))
+    found = 0
+    for _ in range(5):
+        found += len(written(tmp_path).closed)
+        make_room(tmp_path)
+        door.ledger.mark()
+    assert found + len(written(tmp_path).closed) >= 500
+    assert "records_dropped" not in door.ledger.counts
+    assert kinds(tmp_path)[-1] == DOOR_MARK
+
+
 def test_backlog_is_bounded_and_what_it_drops_is_counted(tmp_path: Path) -> None:
     door = door_at(
         tmp_path, spool_max_bytes=ROOM_BYTES, spool_segment_bytes=4_096, door_backlog_records=10

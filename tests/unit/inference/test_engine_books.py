@@ -40,9 +40,10 @@ class Disk:
         self.frames: list[Record] = []
         self.records: list[Record] = []
         self.full = False
+        self.holds = 1_000_000
 
     def append(self, records: Sequence[Record]) -> bool:
-        if self.full:
+        if self.full or len(records) > self.holds:
             raise SpoolError("the disk is full")
         self.frames += records
         for record in records:
@@ -273,6 +274,18 @@ def test_what_the_disk_refuses_is_written_in_order_when_it_is_back() -> None:
     assert [one.part.ordinal for one in driver.parts()] == [1, 2]
     assert driver.books.faults == 0
     assert missing_ns(driver) == 0
+
+
+def test_more_than_the_disk_takes_at_once_is_written_in_portions() -> None:
+    driver = Driver()
+    driver.disk.holds = 100
+    driver.disk.full = True
+    for number in range(150):
+        driver.serve(f"number {number}")
+    driver.disk.full = False
+    driver.books.mark()
+    assert [one.part.ordinal for one in driver.parts()] == list(range(1, 151))
+    assert driver.books.faults == 0
 
 
 def test_records_beyond_the_bound_are_dropped_and_counted() -> None:

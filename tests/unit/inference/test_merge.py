@@ -16,7 +16,14 @@ from inference.door_records import (
     carried,
 )
 from inference.engine_account import FinishedPart
-from inference.engine_records import ENGINE_BOOT, ENGINE_PART, EngineBoot, PartRecord, RequestFacts
+from inference.engine_records import (
+    ENGINE_BOOT,
+    ENGINE_PART,
+    ENGINE_STOP,
+    EngineBoot,
+    PartRecord,
+    RequestFacts,
+)
 from inference.merge import Merge
 from inference.wire import THE_SOURCE, Record, to_json
 from schemas.ids import derived_uuid, uuid7
@@ -105,12 +112,14 @@ def closed(ending: DoorEnding = "finished", **changes: Any) -> Record:
     return Record(DOOR_CLOSE, REQUEST, THE_SOURCE, to_json(DoorClose(**usual | changes)))
 
 
-def events(*parts: Record, close: Record | None = None) -> list[Record]:
-    """What one round makes of a request with these parts."""
+def events(*parts: Record, close: Record | None = None, stopped: bool = False) -> list[Record]:
+    """What one round makes of a request with these parts, of an engine that goes on or stops."""
     merge = Merge(0)
     merge.engine_said(ENGINE, Record(ENGINE_BOOT, ENGINE, THE_SOURCE, to_json(BOOT)))
     for one in parts:
         merge.engine_said(ENGINE, one)
+    if stopped:
+        merge.engine_said(ENGINE, Record(ENGINE_STOP, ENGINE, THE_SOURCE, b"{}"))
     merge.door_said(DOOR, opened())
     if close is not None:
         merge.door_said(DOOR, close)
@@ -118,8 +127,8 @@ def events(*parts: Record, close: Record | None = None) -> list[Record]:
     return merge.take()[0]
 
 
-def billed(*parts: Record, close: Record) -> RequestFinishedData:
-    (event,) = events(*parts, close=close)
+def billed(*parts: Record, close: Record, stopped: bool = False) -> RequestFinishedData:
+    (event,) = events(*parts, close=close, stopped=stopped)
     return RequestFinishedData.model_validate_json(event.data)
 
 
@@ -155,6 +164,24 @@ def test_samples_share_one_prompt_and_what_the_first_of_them_found_in_the_cache(
     assert tokens(data) == (4, 2, 30, 30, 0)
 
 
+def test_prompt_is_told_by_who_prefilled_it_and_output_by_who_decoded_it() -> None:
+    merge = Merge(0)
+    other = derived_uuid("engine", "prefill")
+    split = msgspec.structs.replace(BOOT, engine=other, prefills_only=True)
+    merge.engine_said(other, Record(ENGINE_BOOT, other, THE_SOURCE, to_json(split)))
+    merge.engine_said(other, part(1, "a-prefill", generated=1, prompt=40, cached=16))
+    merge.engine_said(ENGINE, Record(ENGINE_BOOT, ENGINE, THE_SOURCE, to_json(BOOT)))
+    merge.engine_said(ENGINE, part(1, "a-decode", generated=9, prompt=40, cached=32))
+    merge.door_said(DOOR, opened())
+    merge.door_said(DOOR, closed("aborted", engine_requests=2))
+    merge.settle()
+    (event,) = merge.take()[0]
+    data = RequestFinishedData.model_validate_json(event.data)
+    assert (data.input_uncached_tokens, data.input_cache_read_tokens) == (24, 16)
+    assert (data.output_text_tokens, data.generated_tokens) == (9, 9)
+    assert {one.engine for one in data.parts} == {ENGINE, other}
+
+
 def test_several_prompts_add_up() -> None:
     prompts = [part(n, f"cmpl-{carried(REQUEST)}-{n}", prompt=5 * n) for n in (1, 2)]
     data = billed(*prompts, close=closed(engine_requests=2, delivered_tokens=20))
@@ -174,7 +201,8 @@ def test_client_that_left_pays_for_what_was_generated() -> None:
 def test_chunks_that_nobody_counted_never_decide_what_is_billed(
     ending: DoorEnding, chunks: int
 ) -> None:
-    data = billed(part(1), close=closed(ending, counted=False, delivered_tokens=chunks))
+    close = closed(ending, counted=False, delivered_tokens=chunks)
+    data = billed(part(1), close=close, stopped=True)
     assert tokens(data)[2:] == (10, 10, 0)
     assert data.delivered_tokens == min(chunks, 10)
 
@@ -210,6 +238,8 @@ def test_failed_answer_is_the_engines_death_where_its_part_is_missing(
 def test_request_waits_for_its_parts() -> None:
     assert events(part(1), close=closed(engine_requests=2)) == []
     assert events(close=closed()) == []
+    # Before a proxy a door does not know how many engines a request visits.
+    assert events(part(1), close=closed(counted=False)) == []
     assert events(part(1)) == []
 
 

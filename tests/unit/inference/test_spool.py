@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from inference.settings import InferenceSettings
@@ -17,11 +18,13 @@ from inference.spool import (
     segment_path,
     writer_lives,
 )
-from inference.wire import Record
+from inference.wire import LostWire, Record, format_time
 from schemas.errors import SpoolError, SpoolFullError
+from schemas.ids import derived_uuid, uuid7, uuid7_unix_ms
 from tests.support.simulated import record
 
 START = Position(0, 0)
+ID = uuid7(1_790_000_000_000, 1)
 
 
 def settings(**changes: object) -> InferenceSettings:
@@ -143,6 +146,29 @@ def test_full_spool_that_counts_declares_the_loss_when_there_is_room(tmp_path: P
     assert loss.kind == "usage.lost"
     assert f'"requests":{lost},'.encode() in loss.data
     assert last == record(100)
+
+
+def test_loss_is_dated_by_requests_and_not_by_ids_that_hold_no_time(tmp_path: Path) -> None:
+    spool = Spool(
+        tmp_path,
+        settings(spool_max_bytes=65_536, spool_segment_bytes=8_192, spool_when_full="count"),
+    )
+    data = b'"' + b"x" * 1_000 + b'"'
+    engine = derived_uuid("engine", "of no time")
+    mark, part = Record("engine.mark", engine, "-", data), Record("engine.part", ID, "-", data)
+    while spool.append([mark]):
+        pass
+    assert not spool.append([mark])
+    assert not spool.append([part])
+    for number in segment_numbers(tmp_path)[:-1]:
+        segment_path(tmp_path, number).unlink()
+    assert spool.append([part])
+    spool.close()
+    loss = everything(tmp_path)[-2]
+    assert isinstance(loss, Record)
+    found = msgspec.json.decode(loss.data, type=LostWire)
+    assert found.first_lost_at == found.last_lost_at == format_time(uuid7_unix_ms(ID))
+    assert found.requests == 0
 
 
 def test_failed_write_leaves_no_half_batch(tmp_path: Path) -> None:
