@@ -60,11 +60,4 @@ def boot_meter(
         except OSError as error:
             raise SettingsError(f"recorded_steps_folder {path.parent}: {error}") from error
         return RecordingMeter(facts, model, recording)
-    return EngineMeter(
-        gpus=facts.gpus,
-        profile=profile,
-        model=model,
-        start_ns=facts.start_ns,
-        stall_cap_ns=facts.stall_cap_ns,
-        interval_ns=facts.interval_ns,
-    )
+    return EngineMeter(model=model, **facts.of_meter())

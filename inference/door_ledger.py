@@ -11,7 +11,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Sequence
-from itertools import islice
+from functools import partial
 from typing import Literal
 
 import msgspec
@@ -29,7 +29,7 @@ from inference.door_records import (
     DoorStop,
 )
 from inference.settings import InferenceSettings
-from inference.spool import Spool
+from inference.spool import Spool, append_waiting
 from inference.wire import THE_SOURCE, Record, to_json
 from schemas.clock import Clock
 from schemas.errors import SpoolError
@@ -37,7 +37,6 @@ from schemas.ids import uuid7
 from schemas.units import NS_PER_MS
 
 _ID_ENTROPY_BITS = 74
-RECORDS_PER_WRITE = 64
 DOORS_FOLDER = "doors"
 """Below the host's folder; in it a spool for each boot of each API server process."""
 
@@ -159,13 +158,9 @@ class DoorLedger:
                 self._keep(records)
 
     def _write_backlog(self) -> None:
-        """In portions: all that has come together may be more than the spool holds."""
-        while self._backlog:
-            portion = list(islice(self._backlog, RECORDS_PER_WRITE))
-            if not self._spool.append(portion):
-                self.count("records_dropped", len(portion))
-            for _ in portion:
-                self._backlog.popleft()
+        append_waiting(
+            self._spool, self._backlog, on_dropped=partial(self.count, "records_dropped")
+        )
 
     def _keep(self, records: Sequence[Record]) -> None:
         room = self._backlog_max - len(self._backlog)

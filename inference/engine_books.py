@@ -15,8 +15,6 @@ disk refuses waits in memory, bounded.
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
-from typing import Protocol
 
 import msgspec
 
@@ -41,21 +39,13 @@ from inference.engine_records import (
 )
 from inference.queued_steps import QueuedSteps, StepReport
 from inference.settings import InferenceSettings
+from inference.spool import RecordSink, append_waiting
 from inference.wire import THE_SOURCE, Record, to_json
 from schemas.errors import SpoolError
 from schemas.ids import uuid7_unix_ms
 from schemas.units import NS_PER_HOUR, NS_PER_MS, NS_PER_S
 
 FAULT_CHARS_MAX = 300
-RECORDS_PER_WRITE = 64
-
-
-class RecordSink(Protocol):
-    """Where records go: a `Spool`."""
-
-    def append(self, records: Sequence[Record]) -> bool:
-        """Keep records; raises `SpoolError` or `OSError` where it cannot."""
-        ...
 
 
 class EngineBooks:
@@ -334,12 +324,8 @@ class EngineBooks:
         """Write, after what the disk refused before; what it refuses now waits."""
         self._unwritten.extend(records)
         try:
-            while self._unwritten:
-                # In portions: all that has come together may be more than a spool holds.
-                portion = list(islice(self._unwritten, RECORDS_PER_WRITE))
-                self._spool.append(portion)
-                for _ in portion:
-                    self._unwritten.popleft()
+            # What is dropped by policy, the spool itself declares lost.
+            append_waiting(self._spool, self._unwritten, on_dropped=lambda _: None)
         except (SpoolError, OSError) as error:
             while len(self._unwritten) > self._settings.spool_unwritten_records:
                 self._unwritten.popleft()

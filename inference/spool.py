@@ -12,11 +12,12 @@ import fcntl
 import os
 import threading
 import zlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from inference.settings import InferenceSettings
 from inference.wire import THE_SOURCE, LostWire, Record, format_time, to_json
@@ -32,6 +33,38 @@ _ONE_PER_REQUEST = ("request.finished", "door.open")
 """Kinds of which each request has exactly one: the door's opening, or the simulator's event."""
 _OF_A_PROCESS = ("door.boot", "door.mark", "door.stop")
 """Kinds that tell of no usage; their id holds the time when their process began."""
+
+
+PORTION_RECORDS = 64
+
+
+class RecordSink(Protocol):
+    """Where records go: a `Spool`."""
+
+    def append(self, records: Sequence[Record]) -> bool:
+        """Keep records; raises `SpoolError` or `OSError` where it cannot."""
+        ...
+
+
+def append_waiting(
+    sink: RecordSink, waiting: deque[Record], on_dropped: Callable[[int], object]
+) -> None:
+    """Append what waits, in portions: all that has come together may be more than a spool holds.
+
+    Args:
+        sink: Where to.
+        waiting: Loses each portion that was taken, or dropped by policy.
+        on_dropped: Is told how many records the policy dropped.
+
+    Raises:
+        SpoolError: As `Spool.append`; what was not taken still waits.
+    """
+    while waiting:
+        portion = list(islice(waiting, PORTION_RECORDS))
+        if not sink.append(portion):
+            on_dropped(len(portion))
+        for _ in portion:
+            waiting.popleft()
 
 
 def encode_frame(record: Record) -> bytes:

@@ -38,6 +38,16 @@ class MeterFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     stall_cap_ns: int
     interval_ns: int
 
+    def of_meter(self) -> dict[str, Any]:
+        """What an `EngineMeter` is made of, but for its attribution model."""
+        return {
+            "gpus": self.gpus,
+            "profile": self.profile,
+            "start_ns": self.start_ns,
+            "stall_cap_ns": self.stall_cap_ns,
+            "interval_ns": self.interval_ns,
+        }
+
 
 class TimedStep(NamedTuple):
     """A step that ended, and how long the engine was busy with it."""
@@ -101,14 +111,7 @@ class RecordingMeter(EngineMeter):
     """
 
     def __init__(self, facts: MeterFacts, model: AttributionModel, recording: Recording) -> None:
-        super().__init__(
-            gpus=facts.gpus,
-            profile=facts.profile,
-            model=model,
-            start_ns=facts.start_ns,
-            stall_cap_ns=facts.stall_cap_ns,
-            interval_ns=facts.interval_ns,
-        )
+        super().__init__(model=model, **facts.of_meter())
         self._recording = recording
 
     def started(self, now_ns: int) -> None:
@@ -166,14 +169,7 @@ def replay(path: Path, model: AttributionModel) -> Iterator[FinishedPart | Inter
         InputFileError: If the file is no recording, or a line is none of a meter's reports.
     """
     facts, reports = read_recording(path)
-    meter = EngineMeter(
-        gpus=facts.gpus,
-        profile=facts.profile,
-        model=model,
-        start_ns=facts.start_ns,
-        stall_cap_ns=facts.stall_cap_ns,
-        interval_ns=facts.interval_ns,
-    )
+    meter = EngineMeter(model=model, **facts.of_meter())
     for number, report in reports:
         try:
             _tell(meter, report)
