@@ -15,14 +15,12 @@ from pathlib import Path
 import pytest
 
 from infra.clickhouse.client import Client, connect
-from infra.clickhouse.local import LocalClickHouse
 from infra.clickhouse.migrate import migrate
-from infra.kafka.local import LocalKafka
 from infra.kafka.topics import ensure_topics
-from infra.local_server import launch, stop, wait_until_ready
-from infra.ports import choose_port
 from tests.support.ingest_log import SentLog, copies_of, problems, traffic
 from tests.support.ingest_process import start_worker
+from tests.support.servers.clickhouse import ClickHouseAwayAndBack
+from tests.support.servers.kafka import KafkaAwayAndBack
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -157,94 +155,66 @@ def test_worker_that_is_stopped_while_another_joins_ends_and_nothing_is_lost_or_
     sent: SentLog, kafka_bootstrap: str, tmp_path: Path
 ) -> None:
     """The group moves on while the worker still waits for its last insert."""
-    clickhouse = LocalClickHouse(tmp_path / "clickhouse", choose_port(str(tmp_path)))
-    (tmp_path / "clickhouse").mkdir()
-    server = clickhouse.server(log=tmp_path / "clickhouse.log")
-    process = launch(server)
-    try:
-        wait_until_ready(server, process, 60)
+    with ClickHouseAwayAndBack(tmp_path / "clickhouse") as clickhouse:
         crew = Crew(kafka_bootstrap, clickhouse.url, "stopped", tmp_path / "crew")
         leaving = crew.start(settings={"RENTROLL_INGEST_GRACE_S": "120"})
         _wait_until((tmp_path / "crew/worker-0/ingest.json").exists, crew)
-        process.send_signal(signal.SIGSTOP)
-        host = traffic("stopped", 1_000)
-        sent.send(host.records)
+        clickhouse.freeze()
+        sent.send(traffic("stopped", 1_000).records)
         time.sleep(2)
         leaving.send_signal(signal.SIGTERM)
         heir = crew.start()
         _wait_until((tmp_path / "crew/worker-1/ingest.json").exists, crew)
-        process.send_signal(signal.SIGCONT)
+        clickhouse.thaw()
         assert _ended(leaving, 60) == 0, crew.logs()
         with ledger_of(clickhouse.url, crew) as ledger:
             _wait_until(lambda: problems(ledger, sent) == [], crew)
-        heir.send_signal(signal.SIGTERM)
-        assert _ended(heir, 60) == 0, crew.logs()
-        with ledger_of(clickhouse.url, crew) as ledger:
+            heir.send_signal(signal.SIGTERM)
+            assert _ended(heir, 60) == 0, crew.logs()
             assert problems(ledger, sent) == []
         crew.end()
-    finally:
-        stop(process)
 
 
 def test_clickhouse_killed_mid_insert_costs_time_only(
     sent: SentLog, kafka_bootstrap: str, tmp_path: Path
 ) -> None:
-    clickhouse = LocalClickHouse(tmp_path / "clickhouse", choose_port(str(tmp_path)))
-    (tmp_path / "clickhouse").mkdir()
-    server = clickhouse.server(log=tmp_path / "clickhouse.log")
-    process = launch(server)
-    try:
-        wait_until_ready(server, process, 60)
+    with ClickHouseAwayAndBack(tmp_path / "clickhouse") as clickhouse:
         crew = Crew(kafka_bootstrap, clickhouse.url, "restart", tmp_path / "crew")
         host = traffic("restart", 3_000)
         sent.send(host.records)
         worker = crew.start(until_idle_s=2)
         with ledger_of(clickhouse.url, crew) as ledger:
             _wait_until(lambda: sum(copies_of(ledger, host.records).values()) > 300, crew)
-        process.kill()
-        process.wait(10)
+        clickhouse.kill()
         time.sleep(3)
-        process = launch(server)
-        wait_until_ready(server, process, 60)
+        clickhouse.start()
         assert _ended(worker, PATIENCE_S) == 0, crew.logs()
         with ledger_of(clickhouse.url, crew) as ledger:
             assert problems(ledger, sent) == []
         crew.end()
-    finally:
-        stop(process)
 
 
 def test_worker_that_is_stopped_while_the_broker_is_down_ends_and_the_next_one_goes_on(
     clickhouse_url: str, tmp_path: Path
 ) -> None:
-    port = choose_port(str(tmp_path))
-    broker = LocalKafka(tmp_path / "kafka", port, choose_port(str(tmp_path), {port}))
-    (tmp_path / "kafka").mkdir()
-    server = broker.server(log=tmp_path / "kafka.log")
-    process = launch(server)
-    bootstrap = f"127.0.0.1:{port}"
-    try:
-        wait_until_ready(server, process, 90)
-        ensure_topics(bootstrap)
-        sent = SentLog(bootstrap)
-        crew = Crew(bootstrap, clickhouse_url, "broker", tmp_path / "crew")
+    with KafkaAwayAndBack(tmp_path / "kafka") as broker:
+        ensure_topics(broker.bootstrap)
+        sent = SentLog(broker.bootstrap)
+        crew = Crew(broker.bootstrap, clickhouse_url, "broker", tmp_path / "crew")
         leaving = crew.start(settings={"RENTROLL_INGEST_GRACE_S": "5"})
         _wait_until((tmp_path / "crew/worker-0/ingest.json").exists, crew)
         host = traffic("broker", 1_000)
         sent.send(host.records)
         with ledger_of(clickhouse_url, crew) as ledger:
             _wait_until(lambda: sum(copies_of(ledger, host.records).values()) > 100, crew)
-        process.kill()
-        process.wait(10)
+        broker.kill()
         leaving.send_signal(signal.SIGTERM)
         assert _ended(leaving, 60) == 0, crew.logs()
-        process = launch(server)
-        wait_until_ready(server, process, 90)
+        broker.start()
         assert _ended(crew.start(until_idle_s=1), PATIENCE_S) == 0, crew.logs()
         with ledger_of(clickhouse_url, crew) as ledger:
             assert problems(ledger, sent) == []
-    finally:
-        stop(process)
+        crew.end()
 
 
 def _ended(worker: subprocess.Popen[bytes], within_s: float) -> int | None:

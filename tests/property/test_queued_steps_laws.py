@@ -16,7 +16,6 @@ from inference.engine_records import (
     ENGINE_MARK,
     ENGINE_PART,
     ENGINE_SPAN,
-    EngineBoot,
     MarkRecord,
     PartRecord,
     RequestFacts,
@@ -27,6 +26,7 @@ from inference.settings import InferenceSettings
 from inference.wire import Record
 from schemas.ids import derived_uuid, uuid7
 from schemas.units import NS_PER_MS, NS_PER_S
+from tests.support.engine_boots import engine_boot
 from tests.support.engine_frames import unpacked
 from tests.support.engine_lives import CAP_NS, PROFILE, START_NS, Choice, Life, choices
 
@@ -40,19 +40,8 @@ class Kept:
         self.records: list[Record] = []
         # Parts and intervals in their order; not when each was written, which may differ.
         self.said: list[tuple[RequestFacts, FinishedPart] | Interval] = []
-        boot = EngineBoot(
-            engine=ENGINE,
-            host="host",
-            pid=1,
-            model="tiny",
-            replica="r0",
-            region="local",
-            gpu_type="cpu",
-            gpus=gpus,
-            attribution_model=attribution_model(model).name,
-            software="test",
-            start_unix_ns=START_NS,
-            unix_less_mono_ns=0,
+        boot = engine_boot(
+            ENGINE, start_ns=START_NS, gpus=gpus, attribution_model=attribution_model(model).name
         )
         meter = EngineMeter(
             gpus=gpus,

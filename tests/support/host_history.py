@@ -24,11 +24,12 @@ from inference.door_records import (
 )
 from inference.engine_books import EngineBooks
 from inference.engine_meter import EngineMeter
-from inference.engine_records import ENGINE_STOP, EngineBoot, RequestFacts
+from inference.engine_records import ENGINE_STOP, RequestFacts
 from inference.settings import InferenceSettings
 from inference.wire import THE_SOURCE, Record, to_json
 from schemas.ids import derived_entropy, derived_uuid, uuid7
 from schemas.units import NS_PER_MS, NS_PER_S
+from tests.support.engine_boots import engine_boot
 
 START_NS = 1_790_812_800 * NS_PER_S
 """2026-10-01T00:00:00Z."""
@@ -261,18 +262,11 @@ class HostHistory:
         self.written.append(Written(self.now_ns, process, Record(kind, event_id, THE_SOURCE, data)))
 
     def _boot(self, engine: str) -> EngineBooks:
-        boot = EngineBoot(
-            engine=engine,
-            host="host",
-            pid=1,
-            model="tiny",
-            replica="r0",
-            region="local",
-            gpu_type="cpu",
+        boot = engine_boot(
+            engine,
+            start_ns=self.now_ns,
             gpus=2,
             attribution_model="fixed_marginal.2",
-            software="test",
-            start_unix_ns=self.now_ns,
             unix_less_mono_ns=MONO_OFFSET_NS,
         )
         meter = EngineMeter(

@@ -1,5 +1,6 @@
 """Writes a host's history into real spools, and reads back what its sidecar made of it."""
 
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -9,9 +10,10 @@ from inference.emitted_totals import emitted_totals
 from inference.host_source import OUTBOXES_FOLDER
 from inference.outbox import OutboxReader
 from inference.settings import InferenceSettings
-from inference.sidecar import FOLDER_OF
+from inference.sidecar import FOLDER_OF, Sidecar, merge_until
 from inference.spool import Spool
 from infra.signing import range_is_signed
+from schemas.clock import SystemClock
 from schemas.control import SourceClosed, SourceOpened
 from schemas.decode import decode_event
 from schemas.envelope import Envelope
@@ -34,6 +36,16 @@ def write_history(history: HostHistory, settings: InferenceSettings) -> Iterator
         yield number
     for spool in spools.values():
         spool.close()
+
+
+def drain(settings: InferenceSettings) -> None:
+    """Let a sidecar read all of it to the end, and close its source."""
+    sidecar = Sidecar(settings, SystemClock())
+    stop = threading.Event()
+    stop.set()
+    assert merge_until(sidecar, stop, drain_s=30)
+    sidecar.close_source()
+    sidecar.close()
 
 
 def outbox_events(settings: InferenceSettings) -> list[tuple[bytes, Envelope]]:

@@ -69,33 +69,21 @@ def _think(
     key: int,
     seen: Seen,
     *,
+    endpoint: str = CHAT,
     streamed: bool = False,
     cut: bool = False,
     **more: Any,
 ) -> None:
-    body = chat(dice, **thinks(host, dice, longest=800 if cut else 60), **more)
-    body["max_tokens"] = 900
-    if streamed:
-        stream(host, key, seen, CHAT, body, cut=dice.randint(5, 40) if cut else 0)
+    if endpoint == RESPONSES:
+        # It is some chunks before the first token.
+        body, least = {"input": words(dice, 10), "max_output_tokens": 900}, 10
     else:
-        whole(host, key, seen, CHAT, body)
-
-
-def _think_in_response(
-    host: ServedHost,
-    dice: random.Random,
-    key: int,
-    seen: Seen,
-    *,
-    streamed: bool = False,
-    cut: bool = False,
-) -> None:
-    body = {"input": words(dice, 10), "max_output_tokens": 900}
-    body |= thinks(host, dice, longest=800 if cut else 60)
+        body, least = chat(dice) | {"max_tokens": 900}, 5
+    body |= thinks(host, dice, longest=800 if cut else 60) | more
     if streamed:
-        stream(host, key, seen, RESPONSES, body, cut=dice.randint(10, 40) if cut else 0)
+        stream(host, key, seen, endpoint, body, cut=dice.randint(least, 40) if cut else 0)
     else:
-        whole(host, key, seen, RESPONSES, body)
+        whole(host, key, seen, endpoint, body)
 
 
 def _tool(
@@ -129,9 +117,9 @@ THINKING: list[tuple[str, Send]] = [
     ("think stream usage", partial(_think, streamed=True, **WITH_USAGE)),
     ("think twice", partial(_think, streamed=True, n=2)),
     ("think cut", partial(_think, streamed=True, cut=True)),
-    ("think response", _think_in_response),
-    ("think response stream", partial(_think_in_response, streamed=True)),
-    ("think response cut", partial(_think_in_response, streamed=True, cut=True)),
+    ("think response", partial(_think, endpoint=RESPONSES)),
+    ("think response stream", partial(_think, endpoint=RESPONSES, streamed=True)),
+    ("think response cut", partial(_think, endpoint=RESPONSES, streamed=True, cut=True)),
 ]
 CROWD: list[tuple[str, Send]] = [
     (

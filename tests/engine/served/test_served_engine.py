@@ -19,6 +19,7 @@ from tests.engine.served.story import (
     told_by_kind,
 )
 from tests.engine.served.traffic import KINDS, Traffic
+from tests.support.serve_runs import wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1_800)]
 ROUNDS = 3
@@ -73,9 +74,15 @@ def test_kill_9_in_the_middle_leaves_one_event_each_and_intervals_that_close(
     host = ServedHost(tmp_path, model)
     try:
         host.wait_ready()
-        killer = threading.Timer(4, host.kill, kwargs={"engine": engine, "server": server})
+        traffic = Traffic(host, seed=2)
+
+        def kill_in_the_middle() -> None:
+            wait_for(lambda: traffic.begun >= 30, "request 30", 300)
+            host.kill(engine=engine, server=server)
+
+        killer = threading.Thread(target=kill_in_the_middle)
         killer.start()
-        seen = Traffic(host, seed=2).run(80)
+        seen = traffic.run(80)
         killer.join()
     finally:
         host.end()

@@ -22,7 +22,7 @@ from tests.engine.served.story import (
     told,
 )
 from tests.engine.served.traffic import BRIEF, KINDS, LONG_ANSWERS, Seen, Traffic
-from tests.support.servers.kafka import AwayAndBack
+from tests.support.servers.kafka import KafkaAwayAndBack
 from tests.support.topic_reader import read_topics
 
 pytestmark = [
@@ -44,16 +44,13 @@ FULL_S, AGAIN_S = 120, 90
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwayAndBack]:
-    found = AwayAndBack(tmp_path_factory.mktemp("kafka"))
-    try:
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaAwayAndBack]:
+    with KafkaAwayAndBack(tmp_path_factory.mktemp("kafka")) as found:
         ensure_topics(found.bootstrap)
         yield found
-    finally:
-        found.stop()
 
 
-def published(broker: AwayAndBack, host: ServedHost) -> list[Envelope]:
+def published(broker: KafkaAwayAndBack, host: ServedHost) -> list[Envelope]:
     """Everything of the host on Kafka, by sequence; copies are equal, and taken once."""
     by_sequence: dict[int, Envelope] = {}
     values: dict[int, bytes] = {}
@@ -112,7 +109,7 @@ def lost_by(events: Sequence[Envelope]) -> int:
 
 
 def test_full_disk_refuses_new_work_loses_nothing_and_a_busy_server_finishes_when_told_to_stop(
-    tmp_path: Path, model: Path, broker: AwayAndBack
+    tmp_path: Path, model: Path, broker: KafkaAwayAndBack
 ) -> None:
     host = ServedHost(tmp_path, model, "--shutdown-timeout 60", bootstrap=broker.bootstrap, **SMALL)
     try:
@@ -143,7 +140,7 @@ def test_full_disk_refuses_new_work_loses_nothing_and_a_busy_server_finishes_whe
 
 
 def test_full_disk_that_counts_serves_everybody_and_says_how_many_requests_it_lost(
-    tmp_path: Path, model: Path, broker: AwayAndBack
+    tmp_path: Path, model: Path, broker: KafkaAwayAndBack
 ) -> None:
     policy = {"spool_when_full": "count"}
     # A second is too short for the answers in progress: vLLM then kills its engine.

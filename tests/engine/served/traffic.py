@@ -72,6 +72,8 @@ class Traffic:
     seed: int
     kinds: list[tuple[str, "Send"]] = field(default_factory=lambda: KINDS)
     seen: list[Seen] = field(default_factory=list)
+    begun: int = 0
+    """About how many have been sent: enough to tell when it is in the middle."""
 
     def run(self, requests_total: int, *, threads: int = 8) -> list[Seen]:
         """All of them, several at a time."""
@@ -80,6 +82,7 @@ class Traffic:
         return self.seen
 
     def _one(self, number: int) -> Seen:
+        self.begun += 1
         kind, send = self.kinds[number % len(self.kinds)]
         key = 1 + number % 2
         seen = Seen(kind, "acme" if key == 1 else "bolt", label=f"client {number}")

@@ -11,13 +11,13 @@ from inference.sidecar import publish_while
 from infra.kafka.topics import ensure_topics
 from schemas.clock import SystemClock
 from tests.support.serve_runs import wait_for
-from tests.support.servers.kafka import AwayAndBack
+from tests.support.servers.kafka import KafkaAwayAndBack
 from tests.support.simulated import record
 from tests.support.topic_reader import read_topics
 
 
 def test_kafka_that_comes_back_gets_everything_that_was_in_flight(tmp_path: Path) -> None:
-    broker = AwayAndBack(tmp_path / "kafka")
+    broker = KafkaAwayAndBack(tmp_path / "kafka")
     try:
         ensure_topics(broker.bootstrap)
         settings = InferenceSettings(host_folder=tmp_path / "host", publish_stuck_s=1)

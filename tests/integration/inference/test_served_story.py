@@ -1,18 +1,15 @@
 """What checks the chaos run finds each fault that is planted into what a host has published."""
 
 import json
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from inference.sidecar import Sidecar, merge_until
-from schemas.clock import SystemClock
 from schemas.control import SourceOpened
 from tests.support.host_history import HostHistory
-from tests.support.host_spools import outbox_events, settings_for, write_history
+from tests.support.host_spools import drain, outbox_events, settings_for, write_history
 from tests.support.served_story import Story, Witness
 from tests.support.spool_tap import SpoolTap
 
@@ -30,12 +27,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[bytes], dict[st
     for _ in write_history(history, settings):
         pass
     tap.close()
-    sidecar = Sidecar(settings, SystemClock())
-    stop = threading.Event()
-    stop.set()
-    assert merge_until(sidecar, stop, drain_s=30)
-    sidecar.close_source()
-    sidecar.close()
+    drain(settings)
     events = outbox_events(settings)
     opened = events[0][1]
     assert isinstance(opened, SourceOpened)

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.settings import InferenceSettings
-from inference.sidecar import FOLDER_OF, Sidecar, merge_until
+from inference.sidecar import FOLDER_OF, Sidecar
 from inference.spool import Spool, encode_frame, segment_path
 from inference.wire import Record
 from schemas.clock import SystemClock
@@ -20,6 +19,7 @@ from schemas.usage import UsageLost
 from tests.support.host_history import HostHistory
 from tests.support.host_spools import (
     assert_whole_story,
+    drain,
     outbox_events,
     settings_for,
     write_history,
@@ -27,15 +27,6 @@ from tests.support.host_spools import (
 from tests.support.source import ROOT
 
 pytestmark = pytest.mark.integration
-
-
-def drain(settings: InferenceSettings) -> None:
-    sidecar = Sidecar(settings, SystemClock())
-    stop = threading.Event()
-    stop.set()
-    assert merge_until(sidecar, stop, drain_s=30)
-    sidecar.close_source()
-    sidecar.close()
 
 
 @pytest.mark.parametrize("kills", [0, 2])

@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from infra.clickhouse.local import LocalClickHouse
-from infra.local_server import launch, stop, wait_until_ready
 from infra.ports import choose_port
+from tests.support.servers.away_and_back import AwayAndBack
 from tests.support.servers.engine import container_engine_answers
 
 IMAGE = "clickhouse/clickhouse-server:26.9"
-START_TIMEOUT_S = 60
 
 
 @contextmanager
@@ -36,13 +35,17 @@ def clickhouse() -> Iterator[str]:
 def local_clickhouse(folder: Path) -> Iterator[LocalClickHouse]:
     """A server as a local process with its data in `folder`."""
     clickhouse = LocalClickHouse(folder, choose_port(str(folder)))
-    server = clickhouse.server(log=folder / "printed.log")
-    process = launch(server)
-    try:
-        wait_until_ready(server, process, START_TIMEOUT_S)
+    with AwayAndBack(clickhouse.server(log=folder / "printed.log")):
         yield clickhouse
-    finally:
-        stop(process)
+
+
+class ClickHouseAwayAndBack(AwayAndBack):
+    """A server with its data in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        clickhouse = LocalClickHouse(folder, choose_port(str(folder)))
+        self.url = clickhouse.url
+        super().__init__(clickhouse.server(log=folder / "printed.log"))
 
 
 @contextmanager

@@ -1,19 +1,17 @@
 """A real Kafka broker for tests: by URL, in a container, or as a local process."""
 
 import os
-import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from infra.kafka.local import LocalKafka
-from infra.local_server import launch, stop, wait_until_ready
 from infra.ports import choose_port
+from tests.support.servers.away_and_back import AwayAndBack
 from tests.support.servers.engine import container_engine_answers
 
 IMAGE = "apache/kafka:4.4.0"
-START_TIMEOUT_S = 90
 
 
 @contextmanager
@@ -36,41 +34,23 @@ def kafka() -> Iterator[str]:
 @contextmanager
 def local_kafka(folder: Path) -> Iterator[LocalKafka]:
     """A broker as a local process with its data in `folder`."""
-    port = choose_port(str(folder))
-    broker = LocalKafka(folder, port, choose_port(str(folder), {port}))
-    server = broker.server(log=folder / "printed.log")
-    process = launch(server)
-    try:
-        wait_until_ready(server, process, START_TIMEOUT_S)
+    broker = _broker_in(folder)
+    with AwayAndBack(broker.server(log=folder / "printed.log")):
         yield broker
-    finally:
-        stop(process)
 
 
-class AwayAndBack:
-    """A local broker that can go away, and comes back with its data on the same port."""
+class KafkaAwayAndBack(AwayAndBack):
+    """A broker with its data in `folder`."""
 
     def __init__(self, folder: Path) -> None:
-        port = choose_port(str(folder))
-        self.bootstrap = f"127.0.0.1:{port}"
-        broker = LocalKafka(folder, port, choose_port(str(folder), {port}))
-        self._server = broker.server(log=folder / "printed.log")
-        self.start()
+        broker = _broker_in(folder)
+        self.bootstrap = f"127.0.0.1:{broker.port}"
+        super().__init__(broker.server(log=folder / "printed.log"))
 
-    def start(self) -> None:
-        """From the main thread."""
-        self._process = launch(self._server)
-        wait_until_ready(self._server, self._process, START_TIMEOUT_S)
 
-    def stop(self) -> None:
-        stop(self._process)
-
-    def freeze(self) -> None:
-        """Its connections stay, and nothing answers on them."""
-        os.killpg(self._process.pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        os.killpg(self._process.pid, signal.SIGCONT)
+def _broker_in(folder: Path) -> LocalKafka:
+    port = choose_port(str(folder))
+    return LocalKafka(folder, port, choose_port(str(folder), {port}))
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from inference.engine_records import (
     ENGINE_PART,
     ENGINE_SPAN,
     ENGINE_STOP,
-    EngineBoot,
     MarkRecord,
     PartRecord,
     RequestFacts,
@@ -26,6 +25,7 @@ from inference.wire import Record
 from schemas.errors import SpoolError
 from schemas.ids import derived_uuid, uuid7
 from schemas.units import NS_PER_HOUR, NS_PER_MS, NS_PER_S
+from tests.support.engine_boots import engine_boot
 from tests.support.engine_frames import unpacked
 from tests.support.host_history import PROFILE, START_NS
 
@@ -59,20 +59,7 @@ class Driver:
         self.generated = 0
         self.unreadable = False
         self.disk = Disk()
-        boot = EngineBoot(
-            engine=ENGINE,
-            host="host",
-            pid=1,
-            model="tiny",
-            replica="r0",
-            region="local",
-            gpu_type="cpu",
-            gpus=1,
-            attribution_model="equal.1",
-            software="test",
-            start_unix_ns=START_NS,
-            unix_less_mono_ns=0,
-        )
+        boot = engine_boot(ENGINE, start_ns=START_NS)
         meter = EngineMeter(
             gpus=1,
             profile=PROFILE,

@@ -20,7 +20,6 @@ from inference.engine_records import (
     ENGINE_BOOT,
     ENGINE_PART,
     ENGINE_STOP,
-    EngineBoot,
     PartRecord,
     RequestFacts,
 )
@@ -29,25 +28,13 @@ from inference.wire import THE_SOURCE, Record, to_json
 from schemas.ids import derived_uuid, uuid7
 from schemas.units import NS_PER_MS
 from schemas.usage import MAX_PARTS, EnginePartFinishedData, RequestFinishedData
+from tests.support.engine_boots import engine_boot
 from tests.support.host_history import MONO_OFFSET_NS, START_NS
 
 ENGINE = derived_uuid("engine", "merge")
 DOOR = derived_uuid("door", "merge")
 REQUEST = uuid7(START_NS // NS_PER_MS, 7)
-BOOT = EngineBoot(
-    engine=ENGINE,
-    host="host",
-    pid=1,
-    model="tiny",
-    replica="r0",
-    region="local",
-    gpu_type="cpu",
-    gpus=1,
-    attribution_model="equal.1",
-    software="test",
-    start_unix_ns=START_NS,
-    unix_less_mono_ns=MONO_OFFSET_NS,
-)
+BOOT = engine_boot(ENGINE, start_ns=START_NS, unix_less_mono_ns=MONO_OFFSET_NS)
 
 
 def part(
