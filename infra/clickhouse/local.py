@@ -134,6 +134,7 @@ class LocalClickHouse:
             asked_to_stop.wait(CHECK_S)
         os.close(alive)
         while query.is_alive():
+            end_of_fifo(fifo)
             _hang_up(self.http_port)
             query.join(CHECK_S)
         # An error is not in the query's result: the server prints it and the query just ends.
@@ -156,6 +157,16 @@ def _on_request(asked_to_stop: threading.Event, *, until_stdin_closes: bool) -> 
 
     if until_stdin_closes:
         threading.Thread(target=read_to_the_end, name="stdin", daemon=True).start()
+
+
+def end_of_fifo(fifo: Path) -> None:
+    """Let whoever waits to open the FIFO for reading find its end; nothing where nobody does.
+
+    The server listens before its query opens the FIFO: who comes after the last writer has gone
+    would wait for another one for ever.
+    """
+    with suppress(OSError):
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
 
 
 def _hang_up(port: int) -> None:

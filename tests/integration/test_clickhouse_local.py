@@ -3,12 +3,14 @@
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from infra.clickhouse.client import connect
-from infra.clickhouse.local import LocalClickHouse
+from infra.clickhouse.local import LocalClickHouse, end_of_fifo
 from infra.local_server import launch, wait_until_ready
 from infra.ports import choose_port
 from schemas.errors import ServerStartError
@@ -56,6 +58,22 @@ def test_signal_stops_the_server_cleanly(tmp_path: Path, number: signal.Signals)
     assert process.wait(30) == 0
 
 
+def test_reader_that_comes_after_the_last_writer_finds_the_end(tmp_path: Path) -> None:
+    """As where a stop is asked for between the first answer and the query that waits."""
+    fifo = LocalClickHouse(tmp_path, 1).write_files()
+    found: list[bytes] = []
+    reader = threading.Thread(target=lambda: found.append(fifo.read_bytes()), daemon=True)
+    end_of_fifo(fifo)
+    reader.start()
+    reader.join(0.5)
+    assert reader.is_alive()
+    deadline_s = time.monotonic() + 10
+    while reader.is_alive() and time.monotonic() < deadline_s:
+        end_of_fifo(fifo)
+        reader.join(0.1)
+    assert found == [b""]
+
+
 def test_server_ends_when_its_standard_input_does(tmp_path: Path) -> None:
     port = choose_port(str(tmp_path))
     clickhouse = LocalClickHouse(tmp_path, port)
@@ -72,7 +90,7 @@ def test_server_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     script = f"""
 import os
 from pathlib import Path
-from infra.clickhouse.local import LocalClickHouse
+from infra.clickhouse.local import LocalClickHouse, end_of_fifo
 from infra.local_server import launch, wait_until_ready
 server = LocalClickHouse(Path({str(tmp_path)!r}), {clickhouse.http_port}).server(Path("log"))
 wait_until_ready(server, launch(server), 60)
