@@ -27,6 +27,7 @@ from inference.sidecar import Sidecar, merge_until, publish_while
 from inference.sidecar_status import SidecarStatus, State, write_status
 from infra.endpoints import resolve
 from infra.settings import InfraSettings
+from infra.stop_request import StopRequest
 from infra.store.engine import open_store
 from infra.store.sources import register_source
 from schemas.clock import Clock, SystemClock
@@ -41,7 +42,7 @@ def run_sidecar(
     settings: InferenceSettings,
     clock: Clock,
     bootstrap: str,
-    stop: threading.Event,
+    stop: StopRequest,
     *,
     on_opened: Callable[[SourceIdentity], None],
 ) -> int:
@@ -63,7 +64,7 @@ def run_sidecar(
     """
     sidecar = Sidecar(settings, clock)
     drained = False
-    merged = threading.Event()
+    merged = StopRequest()
     left: list[int] = []
     counts = PublishedCounts()
     begun: SimpleQueue[Path] = SimpleQueue()
@@ -224,7 +225,7 @@ class _Told:
 
 
 @contextmanager
-def _telling(told: _Told, stop: threading.Event) -> Iterator[None]:
+def _telling(told: _Told, stop: StopRequest) -> Iterator[None]:
     """Tell every second while the block runs."""
 
     def tell() -> None:
@@ -260,9 +261,8 @@ def servers_of(infra: InfraSettings) -> tuple[str, str]:
 def main() -> int:
     """Run with the settings and servers of the environment; 1 if events are left or it fails."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = StopRequest()
+    stop.on((signal.SIGTERM, signal.SIGINT))
     clock = SystemClock()
     try:
         settings = InferenceSettings()

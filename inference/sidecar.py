@@ -8,7 +8,6 @@ lies with its events in one file (`inference.merge_store`), and it goes on from 
 import logging
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from inference.spool import (
     writer_lives,
 )
 from inference.wire import THE_SOURCE, LostWire, Record, format_time, to_json
+from infra.stop_request import StopRequest
 from schemas.clock import Clock
 from schemas.errors import ServerError
 from schemas.ids import derived_entropy, uuid7
@@ -280,7 +280,7 @@ class Sidecar:
 def publish_while(
     settings: InferenceSettings,
     bootstrap: str,
-    stop: threading.Event,
+    stop: StopRequest,
     *,
     drain_s: float,
     counts: PublishedCounts | None = None,
@@ -322,7 +322,7 @@ def publish_while(
 
 def merge_until(
     sidecar: Sidecar,
-    stop: threading.Event,
+    stop: StopRequest,
     *,
     drain_s: float,
     on_rolled_over: Callable[[], None] = lambda: None,

@@ -17,13 +17,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from urllib.parse import urlsplit, urlunsplit
 from xml.sax.saxutils import escape
 
 from infra.addresses import answers_http
 from infra.local_server import LocalServer
 from infra.ports import LOOPBACK
+from infra.stop_request import StopRequest
 
 CHECK_S = 0.1
 FIFO = "alive.fifo"
@@ -120,7 +120,7 @@ class LocalClickHouse:
         os.chdir(data)  # the server reads ./config.xml, and the query ./alive.fifo
         # Read and write, so that opening does not wait for the other side.
         alive = os.open(fifo, os.O_RDWR)
-        asked_to_stop, ended = threading.Event(), threading.Event()
+        asked_to_stop, ended = StopRequest(), threading.Event()
 
         def run_query() -> None:
             run_sql(SERVE_UNTIL_FIFO_CLOSES, "TabSeparated", path=str(data / "store"))
@@ -141,14 +141,9 @@ class LocalClickHouse:
         return 0 if asked_to_stop.is_set() else 1
 
 
-def _on_request(asked_to_stop: threading.Event, *, until_stdin_closes: bool) -> None:
+def _on_request(asked_to_stop: StopRequest, *, until_stdin_closes: bool) -> None:
     """Set the event on SIGTERM, SIGINT and, where asked, the end of standard input."""
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        asked_to_stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+    asked_to_stop.on((signal.SIGTERM, signal.SIGINT))
 
     def read_to_the_end() -> None:
         while os.read(sys.stdin.fileno(), 4096):

@@ -15,7 +15,6 @@ import time
 from collections import deque
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 
 from infra import container_engine
 from infra.local_server import LocalServer, launch, stop, why_not_started
@@ -33,6 +32,7 @@ from infra.stack.state import (
     read_state,
     write_state,
 )
+from infra.stop_request import StopRequest
 from schemas.errors import RentrollError, ServerError, ServerStartError
 
 ALREADY_RUNS = 3
@@ -86,7 +86,7 @@ class Kept:
 class Keeper:
     """The loop over all members. One thread: Linux ties a child's life to the thread it is from."""
 
-    def __init__(self, settings: InfraSettings, stopping: threading.Event) -> None:
+    def __init__(self, settings: InfraSettings, stopping: StopRequest) -> None:
         self._settings = settings
         self._home = settings.home.resolve()
         self._stopping = stopping
@@ -228,7 +228,7 @@ class Keeper:
             self._written = state
 
 
-def keep(settings: InfraSettings, stopping: threading.Event) -> int:
+def keep(settings: InfraSettings, stopping: StopRequest) -> int:
     """Keep a stack in `settings.home` until `stopping` is set; exit status."""
     home = settings.home.resolve()
     lock = KeeperLock(home)
@@ -266,7 +266,7 @@ def _write_failure(home: Path, failure: str) -> None:
     write_state(home, state.model_copy(update=changes))
 
 
-def _read_to_the_end(stopping: threading.Event) -> None:
+def _read_to_the_end(stopping: StopRequest) -> None:
     while os.read(sys.stdin.fileno(), 4096):
         pass
     stopping.set()
@@ -277,13 +277,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--until-stdin-closes", action="store_true")
     given = parser.parse_args()
-    stopping = threading.Event()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stopping.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+    stopping = StopRequest()
+    stopping.on((signal.SIGTERM, signal.SIGINT))
     if given.until_stdin_closes:
         threading.Thread(target=_read_to_the_end, args=(stopping,), daemon=True).start()
     sys.exit(keep(InfraSettings(), stopping))

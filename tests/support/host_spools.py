@@ -1,6 +1,5 @@
 """Writes a host's history into real spools, and reads back what its sidecar made of it."""
 
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -13,6 +12,7 @@ from inference.settings import InferenceSettings
 from inference.sidecar import FOLDER_OF, Sidecar, merge_until
 from inference.spool import Spool
 from infra.signing import range_is_signed
+from infra.stop_request import StopRequest
 from schemas.clock import SystemClock
 from schemas.control import SourceClosed, SourceOpened
 from schemas.decode import decode_event
@@ -41,7 +41,7 @@ def write_history(history: HostHistory, settings: InferenceSettings) -> Iterator
 def drain(settings: InferenceSettings) -> None:
     """Let a sidecar read all of it to the end, and close its source."""
     sidecar = Sidecar(settings, SystemClock())
-    stop = threading.Event()
+    stop = StopRequest()
     stop.set()
     assert merge_until(sidecar, stop, drain_s=30)
     sidecar.close_source()

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from queue import SimpleQueue
 
 ENGINE = "import time\nwhile True: time.sleep(1)"
 
@@ -35,13 +36,13 @@ def main() -> int:
     engine = subprocess.Popen([sys.executable, "-c", ENGINE])
     # In a session of its own, as a process that wants to outlive its parent would be.
     apart = subprocess.Popen([sys.executable, "-c", ENGINE], start_new_session=True)
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop: SimpleQueue[None] = SimpleQueue()
+    signal.signal(signal.SIGTERM, lambda *_: stop.put(None))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", port), _Health)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     (folder / "pids").write_text(f"{engine.pid} {apart.pid}")
     sys.stderr.write(f"serving on {port}\n")
-    stop.wait()
+    stop.get()
     time.sleep(drain_s)
     for one in (engine, apart):
         one.kill()

@@ -20,6 +20,7 @@ from inference.settings import InferenceSettings
 from inference.sidecar import FOLDER_OF, Sidecar, merge_until, publish_while
 from inference.spool import Damage, Position, read_spool
 from inference.vllm_environment import build_site, ensure_environment, python_of
+from infra.stop_request import StopRequest
 from schemas.clock import SystemClock
 from schemas.units import NS_PER_MS
 from tests.support.doors import bearer, door_key, snapshot
@@ -87,7 +88,7 @@ class ServedHost:
         write_snapshot(self.settings.door_keys_file, snapshot(keys, at_ms=now_ms))
         self._process = self._start(folder)
         self.source = ""
-        self._stop, self._merged, self._opened = (threading.Event() for _ in range(3))
+        self._stop, self._merged, self._opened = (StopRequest() for _ in range(3))
         self._drained = False
         self._unpublished = 0
         self._threads = [threading.Thread(target=self._merge, daemon=True)]
@@ -178,7 +179,7 @@ class ServedHost:
         self._merged.set()
 
     def _publish(self, bootstrap: str) -> None:
-        self._opened.wait()
+        self._opened.wait(READY_S)
         self._unpublished = publish_while(self.settings, bootstrap, self._merged, drain_s=60)
 
     def _start(self, folder: Path) -> subprocess.Popen[bytes]:

@@ -9,6 +9,7 @@ from inference.publisher import PublishedCounts
 from inference.settings import InferenceSettings
 from inference.sidecar import publish_while
 from infra.kafka.topics import ensure_topics
+from infra.stop_request import StopRequest
 from schemas.clock import SystemClock
 from tests.support.serve_runs import wait_for
 from tests.support.servers.kafka import KafkaAwayAndBack
@@ -22,7 +23,7 @@ def test_kafka_that_comes_back_gets_everything_that_was_in_flight(tmp_path: Path
         ensure_topics(broker.bootstrap)
         settings = InferenceSettings(host_folder=tmp_path / "host", publish_stuck_s=1)
         outbox, identity, _ = open_source(settings, SystemClock())
-        counts, stop = PublishedCounts(), threading.Event()
+        counts, stop = PublishedCounts(), StopRequest()
         left: list[int] = []
         publishing = threading.Thread(
             target=lambda: left.append(

@@ -10,6 +10,7 @@ from inference.host_source import OUTBOXES_FOLDER
 from inference.outbox import SourceIdentity
 from inference.run_sidecar import register_in_store, run_sidecar
 from infra.kafka.topics import ensure_topics
+from infra.stop_request import StopRequest
 from infra.store.engine import open_store
 from infra.store.migrate import upgrade
 from infra.store.sources import registered_keys
@@ -33,7 +34,7 @@ def test_story_of_a_host_reaches_kafka_under_a_registered_source(
     ensure_topics(kafka_bootstrap)
     history = HostHistory(21, requests=60)
     history.play(kills=1)
-    stop = threading.Event()
+    stop = StopRequest()
     opened: list[SourceIdentity] = []
     register = register_in_store(store_url, SystemClock())
 
@@ -66,7 +67,7 @@ def test_kafka_that_is_away_leaves_everything_for_a_later_run(tmp_path: Path) ->
     history.play()
     for _ in write_history(history, settings):
         pass
-    stop = threading.Event()
+    stop = StopRequest()
     stop.set()
     left = run_sidecar(settings, SystemClock(), "127.0.0.1:1", stop, on_opened=lambda _: None)
     assert left == len(outbox_events(settings)) > 10

@@ -15,6 +15,7 @@ from inference.host_source import outboxes_of
 from inference.outbox import OutboxReader
 from inference.settings import InferenceSettings
 from inference.sidecar import Sidecar, merge_until
+from infra.stop_request import StopRequest
 from schemas.clock import SystemClock
 from schemas.control import SourceClosed, SourceOpened
 from schemas.decode import decode_event
@@ -63,7 +64,7 @@ def requests_of(events: list[Envelope]) -> list[str]:
 def merge_all(settings: InferenceSettings, *, close: bool = True) -> int:
     """Merge what there is as `run_sidecar` does; how many sources were begun on the way."""
     sidecar = Sidecar(settings, SystemClock())
-    stop = threading.Event()
+    stop = StopRequest()
     rolled: list[str] = []
 
     def on_rolled_over() -> None:
