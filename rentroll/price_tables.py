@@ -8,7 +8,7 @@ from billing.price_books import ImportedBook
 from billing.wording import METER_WORDS, per_text, price_text
 from schemas.ids import format_ms
 from schemas.periods import hour_text
-from schemas.prices import SELECTORS, Price, PriceBook
+from schemas.prices import Price, PriceBook
 
 HASH_DIGITS = 12
 
@@ -44,7 +44,7 @@ def book_tables(book: PriceBook) -> Iterator[Table]:
             hour_text(price.effective_from),
             "" if until_ms is None else hour_text(until_ms),
             price_text(price),
-            per_text(price.per, price.meter),
+            per_text(price),
         )
     yield prices
     outcomes = Table(title="How requests end", title_justify="left")
@@ -61,5 +61,7 @@ def book_tables(book: PriceBook) -> Iterator[Table]:
 
 
 def _selection(price: Price) -> str:
-    chosen = [value for field in SELECTORS if (value := getattr(price.select, field)) is not None]
+    chosen = list(price.select.fixed())
+    if price.select.hours_of_week is not None:
+        chosen.append(f"({len(price.select.hours_of_week)} hours of the week)")
     return " ".join(chosen) or "everything"

@@ -89,7 +89,7 @@ def _tenant_table(tenant: str, rating: Rating, book: PriceBook, exact: Fraction)
             f"{line.requests:,}",
             quantity_text(line.quantity, line.meter),
             price_text(price) if price else "not billed",
-            per_text(line.per, line.meter) if price else "",
+            per_text(price) if price else "",
             exact_text(line.amount()) if price else "",
         )
     for total in rating.information:

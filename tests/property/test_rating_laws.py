@@ -7,9 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.invoicing import Proof, make_invoice
-from billing.rating import Rating, graduated_numerator_e12, rate
+from billing.price_models import counted_numerator_e12
+from billing.rating import Rating, rate
 from schemas.billing import HourlyUsage
-from schemas.prices import GraduatedPricing, Price, PriceBook, PriceStep, Selector
+from schemas.periods import HOUR
+from schemas.price_kinds import (
+    GraduatedPricing,
+    HourlyPricing,
+    PackagePricing,
+    PriceStep,
+    UnitPricing,
+    VolumePricing,
+)
+from schemas.prices import Price, PriceBook, Selector
 from schemas.usage import OUTCOMES
 from tests.support.billing_examples import (
     HOUR_MS,
@@ -17,8 +27,11 @@ from tests.support.billing_examples import (
     START_MS,
     book_of,
     graduated_price,
+    hourly_price,
+    package_price,
     unit_price,
     usage,
+    volume_price,
 )
 
 METERS = ("input_uncached_tokens", "output_text_tokens", "gpu_ns")
@@ -73,15 +86,32 @@ def linear_books(draw: st.DrawFn) -> PriceBook:
     return book_of(*prices)
 
 
+KINDS = ("graduated", "volume", "package", "hourly")
+
+
 @st.composite
-def any_books(draw: st.DrawFn) -> PriceBook:
-    """A linear book with a graduated price on top, for one model or for all."""
-    linear = draw(linear_books())
+def special_prices(draw: st.DrawFn, kinds: tuple[str, ...] = KINDS) -> Price:
+    """A price of one of these kinds for tenant acme, in some hours of the week or in all."""
+    kind = draw(st.sampled_from(kinds))
+    hours = draw(st.none() | st.sets(st.integers(0, 167), min_size=1).map(sorted).map(tuple))
+    select = Selector(tenant="acme", model=draw(st.sampled_from((None, "m2"))), hours_of_week=hours)
+    if kind == "package":
+        return package_price(kind, draw(price_texts), draw(st.integers(1, 2**41)), select=select)
+    if kind == "hourly":
+        count = draw(st.integers(1, 744))
+        texts = draw(st.lists(price_texts, min_size=1, max_size=3))
+        prices = [texts[hour % len(texts)] for hour in range(count)]
+        return hourly_price(kind, prices, select=select, per=draw(pers))
     limits = sorted(draw(st.sets(st.integers(1, 2**42), min_size=1, max_size=4)))
     steps = [(limit, draw(price_texts)) for limit in limits] + [(None, draw(price_texts))]
-    select = draw(st.sampled_from((Selector(tenant="acme"), Selector(tenant="acme", model="m2"))))
-    graduated = graduated_price("graduated", steps, select=select, per=draw(pers))
-    return book_of(*linear.prices, graduated)
+    make = graduated_price if kind == "graduated" else volume_price
+    return make(kind, steps, select=select, per=draw(pers))
+
+
+@st.composite
+def any_books(draw: st.DrawFn, kinds: tuple[str, ...] = KINDS) -> PriceBook:
+    """A linear book with a price of another kind on top, for one model or for all."""
+    return book_of(*draw(linear_books()).prices, draw(special_prices(kinds)))
 
 
 def exact_total(rating: Rating, tenant: str) -> Fraction:
@@ -120,8 +150,8 @@ def test_unit_prices_add_over_disjoint_usage(
     assert by_line(together) == by_line(rate(one, book, OCTOBER), rate(other, book, OCTOBER))
 
 
-@given(st.lists(rows, max_size=20), rows, any_books())
-def test_more_usage_never_costs_less(
+@given(st.lists(rows, max_size=20), rows, any_books(("graduated", "package", "hourly")))
+def test_more_usage_never_costs_less_but_under_volume_prices(
     used: list[HourlyUsage], more: HourlyUsage, book: PriceBook
 ) -> None:
     before, after = rate(used, book, OCTOBER), rate([*used, more], book, OCTOBER)
@@ -178,15 +208,67 @@ def test_graduated_equals_counting_unit_by_unit(
 
     pricing = GraduatedPricing(kind="graduated", steps=tuple(steps))
     one_by_one = sum(cost_of_unit(number) for number in range(1, quantity + 1))
-    assert graduated_numerator_e12(pricing, quantity) == one_by_one
+    assert counted_numerator_e12(pricing, quantity) == one_by_one
 
 
-@given(st.lists(rows, max_size=20), any_books())
-def test_lines_of_a_graduated_price_make_up_its_counter(
+@given(st.lists(rows, max_size=20), any_books(("graduated", "volume", "package")))
+def test_lines_of_a_price_that_counts_make_up_its_counter(
     used: list[HourlyUsage], book: PriceBook
 ) -> None:
-    graduated = book.prices[-1].pricing
-    assert isinstance(graduated, GraduatedPricing)
-    lines = [line for line in rate(used, book, OCTOBER).lines if line.price_id == "graduated"]
-    together_e12 = graduated_numerator_e12(graduated, sum(line.quantity for line in lines))
+    price = book.prices[-1]
+    assert not isinstance(price.pricing, UnitPricing | HourlyPricing)
+    lines = [line for line in rate(used, book, OCTOBER).lines if line.price_id == price.id]
+    together_e12 = counted_numerator_e12(price.pricing, sum(line.quantity for line in lines))
     assert sum(line.numerator_e12 for line in lines) == together_e12
+
+
+@given(st.lists(rows, max_size=20), any_books(("hourly",)))
+def test_hourly_line_is_the_sum_of_its_hours(used: list[HourlyUsage], book: PriceBook) -> None:
+    price = book.prices[-1]
+    assert isinstance(price.pricing, HourlyPricing)
+    hour_prices = price.pricing.unit_prices_e12
+    hour_by_hour = 0
+    for row in used:
+        since = (row.hour - OCTOBER.start) // HOUR
+        of_week = row.hour.weekday() * 24 + row.hour.hour
+        hours = price.select.hours_of_week
+        if (
+            row.tenant == "acme"
+            and book.outcomes[row.outcome] == "billed"
+            and since < len(hour_prices)
+            and price.select.model in (None, row.model)
+            and (hours is None or of_week in hours)
+        ):
+            hour_by_hour += row.quantities["input_uncached_tokens"] * hour_prices[since]
+    lines = [line for line in rate(used, book, OCTOBER).lines if line.price_id == price.id]
+    assert sum(line.numerator_e12 for line in lines) == hour_by_hour
+
+
+@given(size=st.integers(1, 50), quantity=st.integers(0, 500), price_e12=st.integers(0, 10**14))
+def test_packages_hold_all_units_and_the_last_is_needed(
+    size: int, quantity: int, price_e12: int
+) -> None:
+    pricing = PackagePricing(kind="package", size=size, package_price_e12=price_e12)
+    packed = len(range(0, quantity, size))
+    assert counted_numerator_e12(pricing, quantity) == packed * price_e12
+
+
+@given(
+    limits=st.sets(st.integers(1, 300), max_size=5),
+    unit_prices=st.lists(st.integers(0, 10**13), min_size=6, max_size=6),
+    quantity=st.integers(0, 500),
+)
+def test_volume_costs_what_a_graduated_price_of_its_last_step_alone_does(
+    limits: set[int], unit_prices: list[int], quantity: int
+) -> None:
+    bounds = [*sorted(limits), None]
+    steps = tuple(
+        PriceStep(up_to=up_to, unit_price_e12=price)
+        for up_to, price in zip(bounds, unit_prices, strict=False)
+    )
+    reached = next(step for step in steps if step.up_to is None or quantity <= step.up_to)
+    alone = GraduatedPricing(
+        kind="graduated", steps=(PriceStep(unit_price_e12=reached.unit_price_e12),)
+    )
+    volume = VolumePricing(kind="volume", steps=steps)
+    assert counted_numerator_e12(volume, quantity) == counted_numerator_e12(alone, quantity)
