@@ -134,10 +134,10 @@ def line_key(key: str) -> str:
 
 
 def _unit_price(line: InvoiceLine) -> str:
-    """`0.06 per 1000000`; a graduated price has no single one and says so."""
+    """`0.06 per 1000000`; where units cost different amounts it says so."""
     rated = line.rated
     if rated.quantity == 0 or rated.numerator_e12 % rated.quantity:
-        return "graduated"
+        return "varies"
     return f"{format_price(rated.numerator_e12 // rated.quantity)} per {rated.per}"
 
 

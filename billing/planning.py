@@ -17,6 +17,7 @@ from billing.planned_invoices import (
 from billing.published_runs import proof_of, refuse_other_rows, runs_in_force
 from billing.rating import rate
 from billing.settings import BillingSettings
+from billing.sql_rating import SecondRating, rate_in_ledger
 from billing.usage_reader import read_usage, rows_per_run
 from billing.wording import unpriced_text
 from infra.clickhouse.client import Client
@@ -59,7 +60,8 @@ def plan_period(
 
     Raises:
         PeriodNotReadyError: Unless every hour of the period is published; the message lists them.
-        ConservationError: If the ledger's rows are not those of the published runs.
+        ConservationError: If the ledger's rows are not those of the published runs, or its own
+            rating of them differs.
         InvoiceHeldError: If tenants' invoices were begun from other usage or prices; all others
             are planned by then.
     """
@@ -94,14 +96,16 @@ def _drafts(
     """One draft per tenant with usage; then one for each whose usage is no longer there."""
     headers = runs_in_force(store, period)
     refuse_other_rows(headers, rows_per_run(ledger, period))
+    second = rate_in_ledger(ledger, book, period)
     with_usage: set[str] = set()
     with closing(read_usage(ledger, period, block_rows=block_rows)) as usage:
         for tenant, rows in groupby(usage, key=lambda row: row.tenant):
             with_usage.add(tenant)
-            yield _draft(tenant, rows, headers, book, period)
+            yield _draft(tenant, rows, headers, book, period, second)
+    second.refuse_others(with_usage)
     for tenant in tenants_with_a_row(store, period, book.currency):
         if tenant not in with_usage:
-            draft = _draft(tenant, (), headers, book, period)
+            draft = _draft(tenant, (), headers, book, period, second)
             yield Draft(draft.invoice, USAGE_IS_GONE)
 
 
@@ -111,9 +115,11 @@ def _draft(
     headers: Mapping[str, RunHeader],
     book: PriceBook,
     period: Period,
+    second: SecondRating,
 ) -> Draft:
     run_ids: set[str] = set()
     rating = rate(_noting_runs(rows, run_ids), book, period)
+    second.check(rating, tenant)
     proof = proof_of(headers, run_ids)
     invoice = make_invoice(rating, book, period, tenant=tenant, proof=proof)
     reason = unpriced_text(rating.unpriced, book.name) if rating.unpriced else ""

@@ -1,17 +1,20 @@
 """Reads the price book that finance edits (YAML) into `schemas.prices.PriceBook`.
 
-The format, by example, is `billing/examples/price_book_2026.yaml`. A product has a `kind` and a
-price has a `kind`; what comes later (packages, volume, commitments, credits) are new kinds.
+The format, by example, is `billing/examples/price_book_2026.yaml`; every kind of price is worked
+through in `docs/price-models.md`.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from billing.price_list_file import Defaults, PlacedPrice, Tier, price_e12, product_prices
+from billing.price_kind_file import Tier, price_e12
+from billing.price_list_file import Defaults, PlacedPrice, product_prices
 from billing.yaml_source import Node, Source
+from schemas.errors import PriceBookError
 from schemas.periods import hour_text
 from schemas.prices import SELECTORS, Billing, Price, PriceBook
 from schemas.usage import METERS, OUTCOMES, TOKEN_METERS
@@ -113,22 +116,53 @@ def _refuse_overlaps_and_gaps(source: Source, placed: list[PlacedPrice]) -> None
             continue
         until_ms, from_ms = first.effective_until, second.effective_from
         if until_ms is None or until_ms > from_ms:
-            until = "without end" if until_ms is None else f"until {hour_text(until_ms)}"
-            raise source.error(
-                after.node,
-                f"overlap: {_named(second)} is priced from {hour_text(from_ms)}, but"
-                f" {source.at(before.node)} prices it {until}",
-            )
+            raise _overlap(source, before, after)
         if until_ms < from_ms:
             raise source.error(
                 after.node,
                 f"gap: {_named(second)} has no price from {hour_text(until_ms)}, where"
                 f" {source.at(before.node)} ends, to {hour_text(from_ms)}",
             )
+    _refuse_crossing_hours(source, placed)
+
+
+def _refuse_crossing_hours(source: Source, placed: list[PlacedPrice]) -> None:
+    """Two prices that differ in their hours of the week alone have no hour in common."""
+    groups: dict[tuple[str, ...], list[PlacedPrice]] = defaultdict(list)
+    for one in placed:
+        if one.price.select.hours_of_week is not None:
+            groups[_selection(one.price)[:-1]].append(one)
+    for group in groups.values():
+        for before, after in combinations(group, 2):
+            first, second = before.price.select.hours_of_week, after.price.select.hours_of_week
+            if first == second or not set(first or ()) & set(second or ()):
+                continue
+            if _meet(before.price, after.price):
+                raise _overlap(source, before, after)
+
+
+def _meet(first: Price, second: Price) -> bool:
+    """Whether the spans of two prices have a moment in common."""
+    firsts_end, seconds_end = first.effective_until, second.effective_until
+    return (firsts_end is None or second.effective_from < firsts_end) and (
+        seconds_end is None or first.effective_from < seconds_end
+    )
+
+
+def _overlap(source: Source, before: PlacedPrice, after: PlacedPrice) -> PriceBookError:
+    until_ms, price = before.price.effective_until, after.price
+    until = "without end" if until_ms is None else f"until {hour_text(until_ms)}"
+    return source.error(
+        after.node,
+        f"overlap: {_named(price)} is priced from {hour_text(price.effective_from)}, but"
+        f" {source.at(before.node)} prices it {until}",
+    )
 
 
 def _selection(price: Price) -> tuple[str, ...]:
-    return price.meter, *(getattr(price.select, field) or "" for field in SELECTORS)
+    fixed = (getattr(price.select, field) or "" for field in SELECTORS)
+    hours = price.select.hours_of_week or ()
+    return price.meter, *fixed, " ".join(f"{hour:03}" for hour in hours)
 
 
 def _named(price: Price) -> str:
@@ -137,4 +171,6 @@ def _named(price: Price) -> str:
         for field in SELECTORS
         if (value := getattr(price.select, field)) is not None
     ]
+    if price.select.hours_of_week is not None:
+        chosen.append(f"{len(price.select.hours_of_week)} hours of the week")
     return f"{price.meter} of {' '.join(chosen) or 'everything'}"

@@ -4,13 +4,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from pydantic import ValidationError
 
-from billing.yaml_source import MappingNode, Node, ScalarNode, Source
-from schemas.errors import MoneyError
-from schemas.money import PRICE_SCALE, format_price, parse_price
+from billing.price_kind_file import Tariff, Tier, cells, hours_of_week, per_of, pricing_of
+from billing.yaml_source import Node, ScalarNode, Source
+from schemas.money import PRICE_SCALE
 from schemas.periods import hour_text
 from schemas.prices import SELECTORS, Price
 from schemas.units import MS_PER_S, NS_PER_HOUR
@@ -33,16 +32,9 @@ PER_THING = {
 }
 """Words of the file for all other prices: the meter, and how many of its units the word means."""
 ANY_TIER = "any"
+HOURS = "hours_of_week"
 _HOUR = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:00Z")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-
-
-@dataclass(frozen=True, slots=True)
-class Tier:
-    """A service tier and what it multiplies prices by, scaled by 10^12."""
-
-    name: str
-    multiplier_e12: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +56,7 @@ class PlacedPrice:
 @dataclass(frozen=True, slots=True)
 class _Product:
     name: str
-    select: dict[str, str]
+    select: dict[str, str | tuple[int, ...]]
     tiers: tuple[Tier, ...]
     per: int
 
@@ -75,16 +67,6 @@ class _Span:
     entry: Node
     from_ms: int
     until_ms: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Tariff:
-    """One price of the file before it is multiplied for each tier."""
-
-    meter: str
-    per: int
-    unit: int
-    node: Node
 
 
 def product_prices(
@@ -104,29 +86,27 @@ def product_prices(
     tiers = defaults.tiers
     if "tiers" in parts:
         tiers = _chosen_tiers(source, parts["tiers"], what, tiers)
-    select = source.known(parts["select"], f"select of {what}", required=(), optional=SELECTORS)
+    selectors = (*SELECTORS, HOURS)
+    select = source.known(parts["select"], f"select of {what}", required=(), optional=selectors)
     if tiers and "service_tier" in select:
         raise source.error(
             select["service_tier"], f"{what}: choose tiers with `tiers`, not in `select`"
         )
     product = _Product(
         name=name,
-        select={field: source.text(value, field) for field, value in select.items()},
+        select={
+            field: hours_of_week(source, value) if field == HOURS else source.text(value, field)
+            for field, value in select.items()
+        },
         tiers=tiers,
         per=source.whole_number(parts["per"], "per") if "per" in parts else defaults.per,
     )
+    taken = frozenset((*product.select, *(("service_tier",) if product.tiers else ())))
     for span in _spans(source, parts["prices"], what):
-        for tariff in _tariffs(source, product, span):
-            for tier in product.tiers or (Tier("", PRICE_SCALE),):
-                yield PlacedPrice(_price(source, product, span, tariff, tier), tariff.node)
-
-
-def price_e12(source: Source, node: Node, what: str) -> int:
-    """A quoted decimal, scaled by 10^12."""
-    try:
-        return parse_price(source.money(node, what))
-    except MoneyError as error:
-        raise source.error(node, f"{what}: {error}") from error
+        for tariff in _tariffs(product, span):
+            for cell in cells(source, tariff, taken):
+                for tier in product.tiers or (Tier("", PRICE_SCALE),):
+                    yield PlacedPrice(_price(source, product, span, cell, tier), cell.node)
 
 
 def _chosen_tiers(
@@ -195,72 +175,33 @@ def _hour_ms(source: Source, node: Node, what: str) -> int:
         raise source.error(node, f"{what}: there is no such time as {text!r}") from error
 
 
-def _tariffs(source: Source, product: _Product, span: _Span) -> list[_Tariff]:
-    tariffs: dict[str, _Tariff] = {}
+def _tariffs(product: _Product, span: _Span) -> list[Tariff]:
+    tariffs: dict[str, Tariff] = {}
     for word, meters in PER_TOKENS.items():
         if word in span.prices:
             for meter in meters:
-                tariffs[meter] = _Tariff(meter, product.per, 1, span.prices[word])
+                tariffs[meter] = Tariff(meter, product.per, 1, span.prices[word])
     for word, (meter, unit) in PER_THING.items():
         if word in span.prices:
-            tariffs[meter] = _Tariff(meter, unit, unit, span.prices[word])
+            tariffs[meter] = Tariff(meter, unit, unit, span.prices[word])
     return list(tariffs.values())
 
 
-def _price(source: Source, product: _Product, span: _Span, tariff: _Tariff, tier: Tier) -> Price:
-    select = product.select | ({"service_tier": tier.name} if tier.name else {})
+def _price(source: Source, product: _Product, span: _Span, tariff: Tariff, tier: Tier) -> Price:
+    chosen = dict(tariff.cell) | ({"service_tier": tier.name} if tier.name else {})
+    names = (product.name, tier.name, *(value for _, value in tariff.cell))
     start = hour_text(span.from_ms)
     try:
         return Price.model_validate(
             {
-                "id": "/".join(filter(None, (product.name, tier.name, tariff.meter, start))),
+                "id": "/".join(filter(None, (*names, tariff.meter, start))),
                 "meter": tariff.meter,
-                "select": select,
+                "select": product.select | chosen,
                 "effective_from": span.from_ms,
                 "effective_until": span.until_ms,
-                "per": tariff.per,
-                "pricing": _pricing(source, tariff, tier),
+                "per": per_of(source, tariff),
+                "pricing": pricing_of(source, tariff, tier),
             }
         )
     except ValidationError as error:
         raise source.refused(tariff.node, error) from error
-
-
-def _pricing(source: Source, tariff: _Tariff, tier: Tier) -> dict[str, Any]:
-    """A price as written: money alone is the unit price, a mapping says its `kind`."""
-    if not isinstance(tariff.node, MappingNode):
-        return {"kind": "unit", "unit_price_e12": _times(source, tariff.node, tier)}
-    kind_node = source.mapping(tariff.node, "a price").get("kind")
-    if kind_node is None:
-        raise source.error(tariff.node, "a price has no 'kind'; kinds are unit, graduated")
-    kind = source.text(kind_node[1], "kind")
-    if kind == "unit":
-        parts = source.known(tariff.node, "a unit price", required=("kind", "price"))
-        return {"kind": kind, "unit_price_e12": _times(source, parts["price"], tier)}
-    if kind == "graduated":
-        parts = source.known(tariff.node, "a graduated price", required=("kind", "steps"))
-        steps = source.items(parts["steps"], "steps")
-        return {"kind": kind, "steps": tuple(_step(source, step, tariff, tier) for step in steps)}
-    raise source.error(kind_node[1], f"unknown kind {kind!r} of a price; kinds are unit, graduated")
-
-
-def _step(source: Source, node: Node, tariff: _Tariff, tier: Tier) -> dict[str, int | None]:
-    parts = source.known(node, "a step", required=("price",), optional=("up_to",))
-    up_to = source.whole_number(parts["up_to"], "up_to") if "up_to" in parts else None
-    return {
-        "up_to": None if up_to is None else up_to * tariff.unit,
-        "unit_price_e12": _times(source, parts["price"], tier),
-    }
-
-
-def _times(source: Source, node: Node, tier: Tier) -> int:
-    """A price times its tier's multiplier, exactly or not at all."""
-    base_e12 = price_e12(source, node, "price")
-    product_e12, rest = divmod(base_e12 * tier.multiplier_e12, PRICE_SCALE)
-    if rest:
-        raise source.error(
-            node,
-            f"{format_price(base_e12)} times {format_price(tier.multiplier_e12)} (tier"
-            f" {tier.name}) has more than 12 decimals",
-        )
-    return product_e12

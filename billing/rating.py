@@ -9,15 +9,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from billing.price_models import counted_numerator_e12, hourly_unit_price_e12
 from billing.selection import PriceIndex
 from schemas.apportion import apportion
 from schemas.billing import HourlyUsage, RatedLine, UnpricedUsage
 from schemas.errors import ConservationError
 from schemas.periods import Period
-from schemas.prices import GraduatedPricing, Price, PriceBook
+from schemas.price_kinds import CountedPricing, HourlyPricing, UnitPricing
+from schemas.prices import Price, PriceBook
 from schemas.usage import METERS, TOKEN_METERS
 
-RATING_VERSION = "rating.v1"
+RATING_VERSION = "rating.v2"
 """Stored in every invoice; changes whenever the same usage and book could rate differently."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -86,17 +88,6 @@ def rate(usage: Iterable[HourlyUsage], book: PriceBook, period: Period) -> Ratin
     )
 
 
-def graduated_numerator_e12(pricing: GraduatedPricing, quantity: int) -> int:
-    """What `quantity` units cost together, each at the price of its own step, over the `per`."""
-    numerator_e12 = 0
-    below = 0
-    for step in pricing.steps:
-        ceiling = quantity if step.up_to is None else min(quantity, step.up_to)
-        numerator_e12 += max(ceiling - below, 0) * step.unit_price_e12
-        below = max(ceiling, below)
-    return numerator_e12
-
-
 class _Tally:
     """Sums of one rating, by line; filled row by row and read once at the end."""
 
@@ -110,6 +101,7 @@ class _Tally:
         self._prices = {price.id: price for price in book.prices}
         self._hours_ms: dict[datetime, int] = {}
         self._billed: dict[tuple[Place, str, str], list[int]] = defaultdict(_nothing)
+        self._hourly_e12: dict[tuple[Place, str, str], int] = defaultdict(int)
         self._unbilled: dict[tuple[Place, str], list[int]] = defaultdict(_nothing)
         self._unpriced: dict[tuple[Place, str], list[int]] = defaultdict(_nothing)
         self._first_unpriced: dict[tuple[Place, str], datetime] = {}
@@ -159,6 +151,9 @@ class _Tally:
             price = timelines[meter].at(hour_ms)
             if price is not None:
                 _count(self._billed[place, meter, price.id], row.requests, quantity)
+                if isinstance(price.pricing, HourlyPricing):
+                    unit_price_e12 = hourly_unit_price_e12(price.pricing, price, hour_ms)
+                    self._hourly_e12[place, meter, price.id] += quantity * unit_price_e12
                 continue
             _count(self._unpriced[place, meter], row.requests, quantity)
             first = self._first_unpriced.setdefault((place, meter), row.hour)
@@ -171,7 +166,7 @@ class _Tally:
 
     def lines(self) -> Iterator[RatedLine]:
         """Billed and unbilled lines, in no order."""
-        numerators_e12 = _numerators_e12(self._billed, self._prices)
+        numerators_e12 = _numerators_e12(self._billed, self._prices) | self._hourly_e12
         for key, (requests, quantity) in self._billed.items():
             place, meter, price_id = key
             yield self._line(
@@ -243,25 +238,26 @@ class _Tally:
 def _numerators_e12(
     billed: dict[tuple[Place, str, str], list[int]], prices: dict[str, Price]
 ) -> dict[tuple[Place, str, str], int]:
-    """The exact amount of each billed line, as a numerator over its price's `per`.
+    """The exact amount of each billed line, as a numerator over its price's `per`; hourly ones not.
 
-    A graduated price counts all lines of its tenant together; what they cost is then shared by
-    quantity, so that no line gets the cheap steps because its model sorts first.
+    A price that counts in steps or packages counts all lines of its tenant together; what they
+    cost is then shared by quantity, so that no line gets the cheap steps because its model sorts
+    first.
     """
     numerators_e12: dict[tuple[Place, str, str], int] = {}
-    graduated: dict[str, GraduatedPricing] = {}
+    counted: dict[str, CountedPricing] = {}
     shared: dict[tuple[str, str], list[tuple[Place, str, str]]] = defaultdict(list)
     for key, (_, quantity) in billed.items():
         place, _, price_id = key
         pricing = prices[price_id].pricing
-        if isinstance(pricing, GraduatedPricing):
-            graduated[price_id] = pricing
-            shared[place[0], price_id].append(key)
-        else:
+        if isinstance(pricing, UnitPricing):
             numerators_e12[key] = quantity * pricing.unit_price_e12
+        elif not isinstance(pricing, HourlyPricing):
+            counted[price_id] = pricing
+            shared[place[0], price_id].append(key)
     for (_, price_id), keys in shared.items():
         quantities = [billed[key][1] for key in keys]
-        together_e12 = graduated_numerator_e12(graduated[price_id], sum(quantities))
+        together_e12 = counted_numerator_e12(counted[price_id], sum(quantities))
         ties = ["|".join((*place, meter)) for place, meter, _ in keys]
         parts = apportion(together_e12, quantities, ties)
         numerators_e12.update(zip(keys, parts, strict=True))

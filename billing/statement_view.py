@@ -180,7 +180,7 @@ def _line(line: InvoiceLine, price: Price, currency: str) -> LineView:
         requests=f"{rated.requests:,}",
         quantity=quantity_text(rated.quantity, rated.meter),
         unit_price=price_text(price),
-        per=per_text(rated.per, rated.meter),
+        per=per_text(price),
         amount=money_text(line.amount_minor, currency),
         amount_plain=format_minor(line.amount_minor, currency),
         rated=rated,

@@ -5,7 +5,14 @@ from fractions import Fraction
 
 from schemas.billing import RatedLine, UnpricedUsage
 from schemas.money import format_minor, format_price
-from schemas.prices import Price, PriceStep, UnitPricing
+from schemas.price_kinds import (
+    HourlyPricing,
+    PackagePricing,
+    PriceStep,
+    UnitPricing,
+    VolumePricing,
+)
+from schemas.prices import Price
 from schemas.units import NS_PER_HOUR, NS_PER_S
 
 METER_WORDS = {
@@ -54,22 +61,46 @@ def exact_text(amount: Fraction) -> str:
     return f"{sign}{int(whole):,}.{decimals:0<2}"
 
 
-def per_text(per: int, meter: str) -> str:
-    """What a price is the price of: `1,000,000`, `GPU-hour`, `1`."""
+def per_text(price: Price) -> str:
+    """What a price is the price of: `1,000,000`, `GPU-hour`, `started 1,000`."""
+    if isinstance(price.pricing, PackagePricing):
+        return f"started {_count_text(price.pricing.size, price.meter)}"
+    return _count_text(price.per, price.meter)
+
+
+def _count_text(count: int, meter: str) -> str:
     if meter not in _COUNTED_IN_NS:
-        return f"{per:,}"
-    return "GPU-hour" if per == NS_PER_HOUR else f"{per:,} GPU-ns"
+        return f"{count:,}"
+    hours, rest_ns = divmod(count, NS_PER_HOUR)
+    if rest_ns:
+        return f"{count:,} GPU-ns"
+    return "GPU-hour" if hours == 1 else f"{hours:,} GPU-hours"
 
 
 def price_text(price: Price) -> str:
-    """A price as a person reads it: `0.90`, or the steps of a graduated one."""
-    if isinstance(price.pricing, UnitPricing):
-        return _unit_price_text(price.pricing.unit_price_e12)
-    steps = price.pricing.steps
+    """A price as a person reads it: `0.90`, its steps, or the range of its hours."""
+    pricing = price.pricing
+    if isinstance(pricing, UnitPricing):
+        return _unit_price_text(pricing.unit_price_e12)
+    if isinstance(pricing, PackagePricing):
+        return _unit_price_text(pricing.package_price_e12)
+    if isinstance(pricing, HourlyPricing):
+        low, high = min(pricing.unit_prices_e12), max(pricing.unit_prices_e12)
+        return f"{_unit_price_text(low)} to {_unit_price_text(high)} by the hour"
+    for_all = ", for all units" if isinstance(pricing, VolumePricing) else ""
+    return _steps_text(pricing.steps, price.meter) + for_all
+
+
+def has_one_price(price: Price) -> bool:
+    """Whether one figure says what every unit costs."""
+    return isinstance(price.pricing, UnitPricing | PackagePricing)
+
+
+def _steps_text(steps: Sequence[PriceStep], meter: str) -> str:
     if len(steps) > _STEPS_SHOWN_MAX:
         first, last = (_unit_price_text(step.unit_price_e12) for step in (steps[0], steps[-1]))
         return f"{len(steps)} steps from {first} to {last}"
-    return ", ".join(_step_text(step, price.meter) for step in steps)
+    return ", ".join(_step_text(step, meter) for step in steps)
 
 
 def _unit_price_text(unit_price_e12: int) -> str:
@@ -107,7 +138,7 @@ def describe(line: RatedLine, price: Price, currency: str) -> str:
     At most `DESCRIPTION_MAX` characters; product names longer than fits are cut at the end.
     """
     used = f"{quantity_text(line.quantity, line.meter)} {METER_WORDS[line.meter]}"
-    comma = "" if isinstance(price.pricing, UnitPricing) else ","
-    cost = f"{currency} {price_text(price)}{comma} per {per_text(price.per, line.meter)}"
+    comma = "" if has_one_price(price) else ","
+    cost = f"{currency} {price_text(price)}{comma} per {per_text(price)}"
     room = DESCRIPTION_MAX - len(used) - len(cost) - len(":  at ")
     return f"{product_text(line)[:room]}: {used} at {cost}"

@@ -27,6 +27,7 @@ COMMAND_MODULES = (
     "rentroll.simulate_commands",
     "rentroll.stream_commands",
     "rentroll.close_commands",
+    "rentroll.price_commands",
     "rentroll.billing_commands",
     "rentroll.invoice_commands",
     "rentroll.demo_command",

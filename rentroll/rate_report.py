@@ -44,8 +44,8 @@ def show_rating(
     unpriced: list[UnpricedUsage] = []
     total_minor = requests = gpu_ns = 0
     usage = read_usage(ledger, period, tenant=tenant, block_rows=settings.usage_block_rows)
-    with closing(usage), _progress() as progress:
-        rows = _counted(usage, progress)
+    with closing(usage), rows_progress() as progress:
+        rows = counted(usage, progress)
         for name, its_rows in groupby(rows, key=lambda row: row.tenant):
             rating = rate(its_rows, book, period)
             exact = sum((line.amount() for line in rating.lines), Fraction(0))
@@ -89,7 +89,7 @@ def _tenant_table(tenant: str, rating: Rating, book: PriceBook, exact: Fraction)
             f"{line.requests:,}",
             quantity_text(line.quantity, line.meter),
             price_text(price) if price else "not billed",
-            per_text(line.per, line.meter) if price else "",
+            per_text(price) if price else "",
             exact_text(line.amount()) if price else "",
         )
     for total in rating.information:
@@ -124,7 +124,8 @@ def _unpriced_table(unpriced: Iterable[UnpricedUsage]) -> Table:
     return table
 
 
-def _progress() -> Progress:
+def rows_progress() -> Progress:
+    """Counts rows on stderr while they are rated."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description} {task.completed:,.0f} rows"),
@@ -133,7 +134,8 @@ def _progress() -> Progress:
     )
 
 
-def _counted(usage: Iterable[HourlyUsage], progress: Progress) -> Iterator[HourlyUsage]:
+def counted(usage: Iterable[HourlyUsage], progress: Progress) -> Iterator[HourlyUsage]:
+    """The rows, counted on the display."""
     task = progress.add_task("rating hourly usage", total=None)
     for count, row in enumerate(usage, start=1):
         if count % ROWS_PER_STEP == 0:

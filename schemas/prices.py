@@ -5,58 +5,32 @@ are integers scaled by 10^12 over `per` units of the meter.
 """
 
 import hashlib
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from schemas.fields import Contract, Currency, Name
-from schemas.money import UNIT_PRICE_E12_MAX
+from schemas.price_kinds import HourlyPricing, PackagePricing, Pricing
 from schemas.units import MS_PER_HOUR
 from schemas.usage import METERS, OUTCOMES
 
 Meter = Annotated[str, Field(max_length=64)]
 HourMs = Annotated[int, Field(ge=0, le=2**47, multiple_of=MS_PER_HOUR)]
 """The start of a whole UTC hour, in milliseconds since the epoch."""
-UnitPriceE12 = Annotated[int, Field(ge=0, le=UNIT_PRICE_E12_MAX)]
 
 Billing = Literal["billed", "unbilled"]
 
 SELECTORS = ("tenant", "project", "model", "adapter", "service_tier", "gpu_type", "region")
-"""What a price can be narrowed to, the most telling first."""
+"""What a price can be narrowed to, the most telling first; hours of the week come after them."""
+HOURS_A_WEEK = 168
+_EPOCH_HOUR_OF_WEEK = 72
+"""1970-01-01 was a Thursday."""
 
 
-class UnitPricing(Contract):
-    """Every unit costs the same."""
-
-    kind: Literal["unit"]
-    unit_price_e12: UnitPriceE12
-
-
-class PriceStep(Contract):
-    """Units above the step before and up to `up_to` (inclusive; None: without end)."""
-
-    unit_price_e12: UnitPriceE12
-    up_to: Annotated[int, Field(ge=1)] | None = None
-
-
-class GraduatedPricing(Contract):
-    """Each unit costs what its own step says; the counter is per tenant, price and period."""
-
-    kind: Literal["graduated"]
-    steps: Annotated[tuple[PriceStep, ...], Field(min_length=1, max_length=64)]
-
-    @model_validator(mode="after")
-    def _steps_rise_and_end(self) -> Self:
-        bounds = [step.up_to for step in self.steps]
-        if bounds[-1] is not None or None in bounds[:-1]:
-            raise ValueError("steps: the last step, and only it, has no up_to")
-        limits = [bound for bound in bounds if bound is not None]
-        if limits != sorted(set(limits)):
-            raise ValueError(f"steps: up_to must rise: {limits}")
-        return self
-
-
-Pricing = Annotated[UnitPricing | GraduatedPricing, Field(discriminator="kind")]
+def hour_of_week(hour_ms: int) -> int:
+    """0 for the hour that begins on Monday at 00:00 UTC, 167 for the last of Sunday."""
+    return (hour_ms // MS_PER_HOUR + _EPOCH_HOUR_OF_WEEK) % HOURS_A_WEEK
 
 
 class Selector(Contract):
@@ -73,10 +47,33 @@ class Selector(Contract):
     service_tier: Name | None = None
     gpu_type: Name | None = None
     region: Name | None = None
+    hours_of_week: (
+        Annotated[
+            tuple[Annotated[int, Field(ge=0, lt=HOURS_A_WEEK)], ...],
+            Field(min_length=1, max_length=HOURS_A_WEEK),
+        ]
+        | None
+    ) = None
+
+    @field_validator("hours_of_week")
+    @classmethod
+    def _hours_rise(cls, hours: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if hours is not None and list(hours) != sorted(set(hours)):
+            raise ValueError(f"hours_of_week: each once, in order: {hours}")
+        return hours
+
+    def narrowed(self) -> tuple[bool, ...]:
+        """Which of `SELECTORS` are fixed."""
+        return tuple(getattr(self, field) is not None for field in SELECTORS)
 
     def rank(self) -> tuple[bool, ...]:
         """Comparable: the greater, the more specific."""
-        return tuple(getattr(self, field) is not None for field in SELECTORS)
+        return (*self.narrowed(), self.hours_of_week is not None)
+
+    def fixed(self) -> tuple[str, ...]:
+        """The values of those of `SELECTORS` that are fixed, in their order."""
+        values: Iterable[str | None] = (getattr(self, field) for field in SELECTORS)
+        return tuple(value for value in values if value is not None)
 
 
 class Price(Contract):
@@ -105,6 +102,29 @@ class Price(Contract):
                 f" {self.effective_from}",
             )
         return self
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        if isinstance(self.pricing, PackagePricing) and self.per != 1:
+            raise ValueError(f"per: a package is priced as a whole, so it is 1, not {self.per}")
+        if isinstance(self.pricing, HourlyPricing):
+            priced = len(self.pricing.unit_prices_e12)
+            end = self.effective_from + priced * MS_PER_HOUR
+            if self.effective_until != end:
+                raise ValueError(
+                    f"effective_until: {priced} hourly prices from {self.effective_from} on end at"
+                    f" {end}, not at {self.effective_until}"
+                )
+        return self
+
+    def applies_at(self, hour_ms: int) -> bool:
+        """Whether it is in force in the hour that starts at `hour_ms`."""
+        if hour_ms < self.effective_from:
+            return False
+        if self.effective_until is not None and hour_ms >= self.effective_until:
+            return False
+        hours = self.select.hours_of_week
+        return hours is None or hour_of_week(hour_ms) in hours
 
 
 class PriceBook(Contract):

@@ -7,81 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.invoicing import Proof, make_invoice
-from billing.rating import Rating, graduated_numerator_e12, rate
+from billing.price_models import counted_numerator_e12
+from billing.rating import Rating, rate
 from schemas.billing import HourlyUsage
-from schemas.prices import GraduatedPricing, Price, PriceBook, PriceStep, Selector
-from schemas.usage import OUTCOMES
-from tests.support.billing_examples import (
-    HOUR_MS,
-    OCTOBER,
-    START_MS,
-    book_of,
-    graduated_price,
-    unit_price,
-    usage,
+from schemas.periods import HOUR
+from schemas.price_kinds import (
+    GraduatedPricing,
+    HourlyPricing,
+    PackagePricing,
+    PriceStep,
+    UnitPricing,
+    VolumePricing,
 )
-
-METERS = ("input_uncached_tokens", "output_text_tokens", "gpu_ns")
-TENANTS = ("acme", "globex")
-MODELS = ("m1", "m2", "m3")
-
-quantities = st.dictionaries(st.sampled_from(METERS), st.integers(0, 2**40), max_size=3)
-rows = st.builds(
-    usage,
-    hour=st.integers(0, 743),
-    tenant=st.sampled_from(TENANTS),
-    project=st.sampled_from(("chat", "search")),
-    model=st.sampled_from(MODELS),
-    service_tier=st.sampled_from(("standard", "batch")),
-    outcome=st.sampled_from(OUTCOMES),
-    requests=st.integers(0, 1000),
-    quantities=quantities,
-)
-price_texts = st.integers(0, 10**15).map(lambda e12: f"{e12 // 10**12}.{e12 % 10**12:012d}")
-pers = st.sampled_from((1, 7, 1_000_000, 3_600_000_000_000))
-
-
-@st.composite
-def linear_books(draw: st.DrawFn) -> PriceBook:
-    """Unit prices for some of the usage: by model, by project, with a change in mid-month."""
-    prices: list[Price] = []
-    change_ms = START_MS + draw(st.integers(1, 743)) * HOUR_MS
-    for meter in METERS[:2]:
-        for name, select in (("all", Selector()), ("m1", Selector(model="m1"))):
-            text, per = draw(price_texts), draw(pers)
-            prices.append(
-                unit_price(
-                    f"{meter}-{name}-old",
-                    text,
-                    meter=meter,
-                    select=select,
-                    per=per,
-                    effective_until=change_ms,
-                )
-            )
-            if draw(st.booleans()):
-                prices.append(
-                    unit_price(
-                        f"{meter}-{name}-new",
-                        draw(price_texts),
-                        meter=meter,
-                        select=select,
-                        per=draw(pers),
-                        effective_from=change_ms,
-                    )
-                )
-    return book_of(*prices)
-
-
-@st.composite
-def any_books(draw: st.DrawFn) -> PriceBook:
-    """A linear book with a graduated price on top, for one model or for all."""
-    linear = draw(linear_books())
-    limits = sorted(draw(st.sets(st.integers(1, 2**42), min_size=1, max_size=4)))
-    steps = [(limit, draw(price_texts)) for limit in limits] + [(None, draw(price_texts))]
-    select = draw(st.sampled_from((Selector(tenant="acme"), Selector(tenant="acme", model="m2"))))
-    graduated = graduated_price("graduated", steps, select=select, per=draw(pers))
-    return book_of(*linear.prices, graduated)
+from schemas.prices import PriceBook
+from tests.support.billing_examples import OCTOBER
+from tests.support.priced_books import METERS, TENANTS, any_books, linear_books, rows
 
 
 def exact_total(rating: Rating, tenant: str) -> Fraction:
@@ -120,8 +60,8 @@ def test_unit_prices_add_over_disjoint_usage(
     assert by_line(together) == by_line(rate(one, book, OCTOBER), rate(other, book, OCTOBER))
 
 
-@given(st.lists(rows, max_size=20), rows, any_books())
-def test_more_usage_never_costs_less(
+@given(st.lists(rows, max_size=20), rows, any_books(("graduated", "package", "hourly")))
+def test_more_usage_never_costs_less_but_under_volume_prices(
     used: list[HourlyUsage], more: HourlyUsage, book: PriceBook
 ) -> None:
     before, after = rate(used, book, OCTOBER), rate([*used, more], book, OCTOBER)
@@ -178,15 +118,67 @@ def test_graduated_equals_counting_unit_by_unit(
 
     pricing = GraduatedPricing(kind="graduated", steps=tuple(steps))
     one_by_one = sum(cost_of_unit(number) for number in range(1, quantity + 1))
-    assert graduated_numerator_e12(pricing, quantity) == one_by_one
+    assert counted_numerator_e12(pricing, quantity) == one_by_one
 
 
-@given(st.lists(rows, max_size=20), any_books())
-def test_lines_of_a_graduated_price_make_up_its_counter(
+@given(st.lists(rows, max_size=20), any_books(("graduated", "volume", "package")))
+def test_lines_of_a_price_that_counts_make_up_its_counter(
     used: list[HourlyUsage], book: PriceBook
 ) -> None:
-    graduated = book.prices[-1].pricing
-    assert isinstance(graduated, GraduatedPricing)
-    lines = [line for line in rate(used, book, OCTOBER).lines if line.price_id == "graduated"]
-    together_e12 = graduated_numerator_e12(graduated, sum(line.quantity for line in lines))
+    price = book.prices[-1]
+    assert not isinstance(price.pricing, UnitPricing | HourlyPricing)
+    lines = [line for line in rate(used, book, OCTOBER).lines if line.price_id == price.id]
+    together_e12 = counted_numerator_e12(price.pricing, sum(line.quantity for line in lines))
     assert sum(line.numerator_e12 for line in lines) == together_e12
+
+
+@given(st.lists(rows, max_size=20), any_books(("hourly",)))
+def test_hourly_line_is_the_sum_of_its_hours(used: list[HourlyUsage], book: PriceBook) -> None:
+    price = book.prices[-1]
+    assert isinstance(price.pricing, HourlyPricing)
+    hour_prices = price.pricing.unit_prices_e12
+    hour_by_hour = 0
+    for row in used:
+        since = (row.hour - OCTOBER.start) // HOUR
+        of_week = row.hour.weekday() * 24 + row.hour.hour
+        hours = price.select.hours_of_week
+        if (
+            row.tenant == "acme"
+            and book.outcomes[row.outcome] == "billed"
+            and since < len(hour_prices)
+            and price.select.model in (None, row.model)
+            and (hours is None or of_week in hours)
+        ):
+            hour_by_hour += row.quantities["input_uncached_tokens"] * hour_prices[since]
+    lines = [line for line in rate(used, book, OCTOBER).lines if line.price_id == price.id]
+    assert sum(line.numerator_e12 for line in lines) == hour_by_hour
+
+
+@given(size=st.integers(1, 50), quantity=st.integers(0, 500), price_e12=st.integers(0, 10**14))
+def test_packages_hold_all_units_and_the_last_is_needed(
+    size: int, quantity: int, price_e12: int
+) -> None:
+    pricing = PackagePricing(kind="package", size=size, package_price_e12=price_e12)
+    packed = len(range(0, quantity, size))
+    assert counted_numerator_e12(pricing, quantity) == packed * price_e12
+
+
+@given(
+    limits=st.sets(st.integers(1, 300), max_size=5),
+    unit_prices=st.lists(st.integers(0, 10**13), min_size=6, max_size=6),
+    quantity=st.integers(0, 500),
+)
+def test_volume_costs_what_a_graduated_price_of_its_last_step_alone_does(
+    limits: set[int], unit_prices: list[int], quantity: int
+) -> None:
+    bounds = [*sorted(limits), None]
+    steps = tuple(
+        PriceStep(up_to=up_to, unit_price_e12=price)
+        for up_to, price in zip(bounds, unit_prices, strict=False)
+    )
+    reached = next(step for step in steps if step.up_to is None or quantity <= step.up_to)
+    alone = GraduatedPricing(
+        kind="graduated", steps=(PriceStep(unit_price_e12=reached.unit_price_e12),)
+    )
+    volume = VolumePricing(kind="volume", steps=steps)
+    assert counted_numerator_e12(volume, quantity) == counted_numerator_e12(alone, quantity)

@@ -8,7 +8,16 @@ from typing import Any
 from schemas.billing import HourlyUsage
 from schemas.money import parse_price
 from schemas.periods import parse_period
-from schemas.prices import GraduatedPricing, Price, PriceBook, PriceStep, Selector, UnitPricing
+from schemas.price_kinds import (
+    GraduatedPricing,
+    HourlyPricing,
+    PackagePricing,
+    PriceStep,
+    Pricing,
+    UnitPricing,
+    VolumePricing,
+)
+from schemas.prices import Price, PriceBook, Selector
 from schemas.usage import OUTCOMES, TOKEN_METERS
 
 OCTOBER = parse_period("2026-10")
@@ -55,7 +64,27 @@ def graduated_price(
     return _price(price_id, GraduatedPricing(kind="graduated", steps=made), changes)
 
 
-def _price(price_id: str, pricing: UnitPricing | GraduatedPricing, changes: Any) -> Price:
+def volume_price(price_id: str, steps: Iterable[tuple[int | None, str]], **changes: Any) -> Price:
+    """A price whose last step reached, of (up to, price), holds for all units."""
+    made = tuple(PriceStep(up_to=up_to, unit_price_e12=parse_price(text)) for up_to, text in steps)
+    return _price(price_id, VolumePricing(kind="volume", steps=made), changes)
+
+
+def package_price(price_id: str, text: str, size: int, **changes: Any) -> Price:
+    """A price of each begun package of `size` units."""
+    pricing = PackagePricing(kind="package", size=size, package_price_e12=parse_price(text))
+    return _price(price_id, pricing, {"per": 1} | changes)
+
+
+def hourly_price(price_id: str, texts: Iterable[str], **changes: Any) -> Price:
+    """A price with one unit price for each hour from October's first on."""
+    hours = tuple(parse_price(text) for text in texts)
+    span = {"effective_from": START_MS, "effective_until": START_MS + len(hours) * HOUR_MS}
+    pricing = HourlyPricing(kind="hourly", unit_prices_e12=hours)
+    return _price(price_id, pricing, span | changes)
+
+
+def _price(price_id: str, pricing: Pricing, changes: Any) -> Price:
     fields = {
         "id": price_id,
         "meter": "input_uncached_tokens",

@@ -17,7 +17,7 @@ from billing.price_books import load_book
 from billing.settings import BillingSettings
 from infra.clickhouse.client import Client
 from infra.store.tables import invoices
-from rentroll.billing_commands import register
+from rentroll import billing_commands, price_commands
 from schemas.clock import FixedClock
 from schemas.errors import ContractError, MissingPriceError, PriceBookError
 from tests.support.billing_examples import OCTOBER, usage
@@ -57,7 +57,8 @@ def rentroll(clickhouse_url: str, store_url: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("COLUMNS", "200")
     app = typer.Typer()
     app.callback()(lambda: None)
-    register(app)
+    for area in (price_commands, billing_commands):
+        area.register(app)
 
     def run(*words: str) -> Result:
         return CliRunner().invoke(app, list(words))
@@ -89,6 +90,69 @@ def test_prices_are_checked_imported_listed_and_shown(
     refused = rentroll("prices", "import", str(changed))
     assert isinstance(refused.exception, PriceBookError)
     assert f"{changed}:" in str(refused.exception)
+
+
+DEARER = """\
+name: dearer-2027
+currency: USD
+per: 1000000
+tiers: {standard: "1", batch: "0.5"}
+outcomes: {stop: billed, length: billed, client_gone: unbilled, abort: unbilled,
+           error: unbilled, engine_death: unbilled, refused: unbilled}
+products:
+  small:
+    select: {model: llama-3.1-8b}
+    prices:
+      - {from: 2026-01-01, input: "60", cached: "1", cache_write: "0", output: "0.15"}
+  acme:
+    select: {model: llama-3.1-8b, tenant: acme}
+    prices:
+      - {from: 2026-10-01, input: "30"}
+"""
+
+
+def test_price_is_explained_with_every_candidate(rentroll: Command, tmp_path: Path) -> None:
+    file = tmp_path / "dearer.yaml"
+    file.write_text(DEARER)
+    rentroll("prices", "import", str(file))
+    small = ("model=llama-3.1-8b", "service_tier=standard")
+    asked = (*small, "--hour", "2026-10-05T07")
+    text = rentroll("prices", "explain", *asked, "tenant=acme", "--meter", INPUT).output
+    assert text.index("applies") < text.index("acme/standard/") < text.index("30.00")
+    assert "acme/standard/input_uncached_tokens/2026-10-01T00:00Z fixes tenant" in text
+    for_all = rentroll("prices", "explain", *asked, "--meter", INPUT).output
+    assert "60.00" in for_all
+    assert "acme/standard/" not in for_all
+    before = rentroll(
+        "prices", "explain", *small, "tenant=acme", "--hour", "2026-09-30T23", "--meter", INPUT
+    ).output
+    assert "begins at 2026-10-01T00:00Z" in before
+    assert "NO PRICE" in rentroll("prices", "explain", "model=none").output
+    wrong = rentroll("prices", "explain", *asked, "--meter", "gpu_ns")
+    assert isinstance(wrong.exception, ContractError)
+    unknown = rentroll("prices", "explain", "colour=red")
+    assert "'colour=red': each once, as field=value" in str(unknown.exception)
+
+
+def test_books_are_compared_and_a_month_is_rated_with_another(
+    rentroll: Command, ledger: Client, store: Engine, tmp_path: Path
+) -> None:
+    rentroll("prices", "import", str(EXAMPLE))
+    file = tmp_path / "dearer.yaml"
+    file.write_text(DEARER)
+    changes = rentroll("prices", "diff", "example-2026", str(file)).output
+    assert "outcome client_gone" in changes
+    assert "input tokens for acme llama-3.1-8b standard" in changes
+    assert "no price" in changes
+    assert rentroll("prices", "diff", str(file), str(file)).output.count("│") == 0
+    publish_period(ledger, store, OCTOBER, USAGE)
+    found = rentroll("prices", "backtest", "--book", str(file), "--period", "2026-10")
+    assert isinstance(found.exception, MissingPriceError)
+    (acme,) = [line for line in found.output.splitlines() if "acme" in line]
+    assert [cell.strip() for cell in acme.split("│")[1:6]] == [
+        "acme", "0.06", "30.00", "29.94", "+49900.00",
+    ]  # fmt: skip
+    assert "0 before, 1 after" in found.output
 
 
 def test_rate_shows_exact_amounts_and_totals(

@@ -111,14 +111,14 @@ def test_a_line_key_longer_than_stripe_takes_becomes_its_hash() -> None:
     assert line_key("k" * 501) != line_key("k" * 502)
 
 
-def test_a_graduated_price_has_no_single_unit_price() -> None:
+def test_units_that_cost_different_amounts_have_no_single_unit_price() -> None:
     invoice = make_invoice()
     line = invoice.lines[0]
     rated = line.rated.model_copy(update={"numerator_e12": line.rated.numerator_e12 + 1})
     changed = invoice.model_copy(
         update={"lines": (line.model_copy(update={"rated": rated}), *invoice.lines[1:])}
     )
-    assert line_bodies(changed)[0]["metadata"]["unit_price"] == "graduated"
+    assert line_bodies(changed)[0]["metadata"]["unit_price"] == "varies"
 
 
 def test_missing_lines_are_found_by_key() -> None:

@@ -6,59 +6,19 @@ import pytest
 
 from billing.price_book_file import EXAMPLE_PRICE_BOOK, read_price_book
 from schemas.errors import PriceBookError
-from schemas.prices import GraduatedPricing, Price, PriceBook, UnitPricing
+from schemas.price_kinds import GraduatedPricing
 from schemas.usage import TOKEN_METERS
-
-HEAD = """\
-name: acme-2026
-currency: USD
-per: 1000000
-tiers: {standard: "1", batch: "0.5"}
-outcomes: {stop: billed, length: billed, client_gone: billed, abort: unbilled,
-           error: unbilled, engine_death: unbilled, refused: unbilled}
-products:
-"""
-PRODUCT = """\
-  small:
-    select: {model: llama-3.1-8b}
-    prices:
-      - {from: 2026-01-01, input: "0.06", output: "0.15"}
-"""
-FIRST = len(HEAD.splitlines()) + 1
-"""The line on which the first product's name stands."""
-
-
-def write(tmp_path: Path, text: str) -> Path:
-    path = tmp_path / "book.yaml"
-    path.write_text(text)
-    return path
-
-
-def read(tmp_path: Path, text: str) -> PriceBook:
-    return read_price_book(write(tmp_path, text)).book
-
-
-def prices(tmp_path: Path, text: str) -> dict[str, Price]:
-    return {price.id: price for price in read(tmp_path, text).prices}
-
-
-def product(*entries: str, more: str = "") -> str:
-    listed = "".join(f"      - {entry}\n" for entry in entries)
-    return f"  small:\n    select: {{model: llama-3.1-8b}}\n{more}    prices:\n{listed}"
-
-
-def refusal(tmp_path: Path, text: str) -> str:
-    path = write(tmp_path, text)
-    with pytest.raises(PriceBookError) as refused:
-        read_price_book(path)
-    message = str(refused.value)
-    assert message.startswith(f"{path}:")
-    return message.removeprefix(f"{path}:")
-
-
-def e12(price: Price) -> int:
-    assert isinstance(price.pricing, UnitPricing)
-    return price.pricing.unit_price_e12
+from tests.support.book_files import (
+    FIRST,
+    HEAD,
+    PRODUCT,
+    e12,
+    prices,
+    product,
+    read,
+    refusal,
+    write,
+)
 
 
 def test_example_has_the_prices_of_every_model_and_tier() -> None:
@@ -207,7 +167,38 @@ WRONG_ENTRIES = {
         "is not after effective_from",
     ),
     "kind left out": ('{from: 2026-01-01, input: {price: "1"}}', "has no 'kind'"),
-    "unknown kind": ("{from: 2026-01-01, input: {kind: volume}}", "unknown kind 'volume'"),
+    "unknown kind": ("{from: 2026-01-01, input: {kind: auction}}", "unknown kind 'auction'"),
+    "hourly prices without their end": (
+        '{from: 2026-01-01, input: {kind: hourly, prices: ["1", "2"]}}',
+        "2 hourly prices",
+    ),
+    "hourly prices that are too few": (
+        '{from: 2026-10-01, until: 2026-10-02, input: {kind: hourly, prices: ["1", "2"]}}',
+        "2 hourly prices",
+    ),
+    "package of nothing": (
+        '{from: 2026-01-01, input: {kind: package, size: 0, price: "1"}}',
+        "size must be a whole number from 1 up",
+    ),
+    "margin that is not exact": (
+        '{from: 2026-01-01, input: {kind: cost_plus, cost: "0.000000000001", margin: "0.5"}}',
+        "(margin) has more than 12 decimals",
+    ),
+    "matrix by what the product fixes": (
+        '{from: 2026-01-01, input: {kind: matrix, by: [model], prices: [[a, "1"]]}}',
+        "by: each once, of tenant, project, adapter, gpu_type, region; not 'model'",
+    ),
+    "matrix row that is too short": (
+        '{from: 2026-01-01, input: {kind: matrix, by: [region], prices: [["1"]]}}',
+        "a row holds region and a price, 2 in all",
+    ),
+    "matrix in a matrix": (
+        (
+            "{from: 2026-01-01, input: {kind: matrix, by: [region],"
+            ' prices: [[eu-1, {kind: matrix, by: [gpu_type], prices: [[a, "1"]]}]]}}'
+        ),
+        "a matrix cannot stand within a matrix",
+    ),
     "steps do not rise": (
         (
             "{from: 2026-01-01, input: {kind: graduated,"
@@ -340,6 +331,14 @@ WRONG_BOOKS = {
     "selector unknown": (
         BOOK.replace("model:", "modell:"),
         f"{FIRST + 1}: select of product small has unknown key 'modell'",
+    ),
+    "hours of no day": (
+        BOOK.replace("{model: llama-3.1-8b}", "{hours_of_week: [mon-fry 08-20]}"),
+        f"{FIRST + 1}: hours_of_week: days and UTC hours such as mon-fri 08-20",
+    ),
+    "hours over midnight": (
+        BOOK.replace("{model: llama-3.1-8b}", "{hours_of_week: [mon 22-06]}"),
+        f"{FIRST + 1}: hours_of_week: days and UTC hours such as mon-fri 08-20",
     ),
     "tier in select": (
         BOOK.replace("{model: llama-3.1-8b}", "{service_tier: batch}"),

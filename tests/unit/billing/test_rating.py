@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
-from billing.rating import MeterTotal, UsageTotal, graduated_numerator_e12, rate
+from billing.price_models import counted_numerator_e12
+from billing.rating import MeterTotal, UsageTotal, rate
 from schemas.errors import ConservationError
 from schemas.periods import parse_period
-from schemas.prices import GraduatedPricing, Price, PriceStep, Selector
+from schemas.price_kinds import GraduatedPricing, PriceStep
+from schemas.prices import Price, Selector
 from tests.support.billing_examples import (
     HOUR_MS,
     OCTOBER,
@@ -274,7 +276,7 @@ def test_step_bounds_are_inclusive(quantity: int, cost: int) -> None:
         kind="graduated",
         steps=tuple(PriceStep(up_to=up_to, unit_price_e12=price) for up_to, price in steps),
     )
-    assert graduated_numerator_e12(pricing, quantity) == cost
+    assert counted_numerator_e12(pricing, quantity) == cost
 
 
 @pytest.mark.parametrize("hour", [-1, 31 * 24])

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 from billing.wording import exact_text, money_text, per_text, price_text, quantity_text
-from tests.support.billing_examples import unit_price
+from tests.support.billing_examples import package_price, unit_price
 
 
 @pytest.mark.parametrize(
@@ -46,9 +46,12 @@ def test_gpu_time_reads_in_seconds_to_the_nanosecond() -> None:
 
 
 def test_price_says_what_it_is_the_price_of() -> None:
-    assert per_text(1_000_000, "output_text_tokens") == "1,000,000"
-    assert per_text(3_600_000_000_000, "gpu_ns") == "GPU-hour"
-    assert per_text(10**9, "gpu_ns") == "1,000,000,000 GPU-ns"
+    hour_ns = 3_600_000_000_000
+    assert per_text(unit_price("p", "1")) == "1,000,000"
+    assert per_text(unit_price("p", "1", meter="gpu_ns", per=hour_ns)) == "GPU-hour"
+    assert per_text(unit_price("p", "1", meter="gpu_ns", per=10**9)) == "1,000,000,000 GPU-ns"
+    assert per_text(package_price("p", "1", 1_000)) == "started 1,000"
+    assert per_text(package_price("p", "1", 2 * hour_ns, meter="gpu_ns")) == "started 2 GPU-hours"
 
 
 @pytest.mark.parametrize(
