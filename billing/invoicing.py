@@ -16,10 +16,11 @@ _NO_ID = "0" * 64
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Which published runs a rating was made from, and up to which Kafka offsets they read."""
+    """Where a rating came from: its published runs, how far they read, the root over its events."""
 
     runs: tuple[RunReference, ...]
     offsets: Mapping[str, int]
+    events_root: str = ""
 
 
 def make_invoice(
@@ -58,6 +59,7 @@ def make_invoice(
             rating_version=RATING_VERSION,
             runs=tuple(sorted(proof.runs, key=lambda run: (run.hour, run.run_id))),
             offsets=dict(proof.offsets),
+            events_root=proof.events_root,
         )
     )
 
@@ -74,7 +76,8 @@ def charges_sha256(invoice: Invoice) -> str:
     A run is published again when any tenant's late event lands in its hour; this stays the same
     for all the others.
     """
-    charged = invoice.model_copy(update={"id": _NO_ID, "runs": (), "offsets": {}})
+    without = {"id": _NO_ID, "runs": (), "offsets": {}, "events_root": ""}
+    charged = invoice.model_copy(update=without)
     return derived_hex("charges.v1", charged.canonical_json())
 
 

@@ -64,6 +64,7 @@ def invoice_metadata(invoice: Invoice) -> dict[str, str]:
         "requests": str(invoice.requests),
         "gpu_ns": str(invoice.gpu_ns),
         "price_book_sha256": invoice.price_book_sha256,
+        **({"events_root": invoice.events_root} if invoice.events_root else {}),
         **{f"{UNBILLED}{meter}": str(unbilled[meter]) for meter in sorted(unbilled)},
     }
 

@@ -18,7 +18,7 @@ from billing.published_runs import proof_of, refuse_other_rows, runs_in_force
 from billing.rating import rate
 from billing.settings import BillingSettings
 from billing.sql_rating import SecondRating, rate_in_ledger
-from billing.usage_reader import read_usage, rows_per_run
+from billing.usage_reader import read_proven_hours, read_usage, rows_per_run
 from billing.wording import unpriced_text
 from infra.clickhouse.client import Client
 from infra.store.hours import period_problems
@@ -28,6 +28,7 @@ from schemas.clock import Clock
 from schemas.errors import InvoiceHeldError, PeriodNotReadyError
 from schemas.periods import Period
 from schemas.prices import PriceBook
+from schemas.proofs import events_root
 from schemas.units import NS_PER_MS
 
 PROBLEMS_SHOWN_MAX = 10
@@ -97,30 +98,38 @@ def _drafts(
     headers = runs_in_force(store, period)
     refuse_other_rows(headers, rows_per_run(ledger, period))
     second = rate_in_ledger(ledger, book, period)
+    proven = read_proven_hours(ledger, period)
     with_usage: set[str] = set()
     with closing(read_usage(ledger, period, block_rows=block_rows)) as usage:
         for tenant, rows in groupby(usage, key=lambda row: row.tenant):
             with_usage.add(tenant)
-            yield _draft(tenant, rows, headers, book, period, second)
+            root = events_root(tenant, proven.get(tenant, ()))
+            yield _draft(tenant, rows, _Inputs(headers, book, period, second, root))
     second.refuse_others(with_usage)
     for tenant in tenants_with_a_row(store, period, book.currency):
         if tenant not in with_usage:
-            draft = _draft(tenant, (), headers, book, period, second)
+            root = events_root(tenant, ())
+            draft = _draft(tenant, (), _Inputs(headers, book, period, second, root))
             yield Draft(draft.invoice, USAGE_IS_GONE)
 
 
-def _draft(
-    tenant: str,
-    rows: Iterable[HourlyUsage],
-    headers: Mapping[str, RunHeader],
-    book: PriceBook,
-    period: Period,
-    second: SecondRating,
-) -> Draft:
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What a tenant's invoice is made from beside its usage."""
+
+    headers: Mapping[str, RunHeader]
+    book: PriceBook
+    period: Period
+    second: SecondRating
+    events_root: str
+
+
+def _draft(tenant: str, rows: Iterable[HourlyUsage], inputs: _Inputs) -> Draft:
+    book, period = inputs.book, inputs.period
     run_ids: set[str] = set()
     rating = rate(_noting_runs(rows, run_ids), book, period)
-    second.check(rating, tenant)
-    proof = proof_of(headers, run_ids)
+    inputs.second.check(rating, tenant)
+    proof = proof_of(inputs.headers, run_ids, inputs.events_root)
     invoice = make_invoice(rating, book, period, tenant=tenant, proof=proof)
     reason = unpriced_text(rating.unpriced, book.name) if rating.unpriced else ""
     return Draft(invoice, reason, rating.unpriced)

@@ -37,7 +37,9 @@ def refuse_other_rows(headers: Mapping[str, RunHeader], rows: Mapping[str, int])
             )
 
 
-def proof_of(headers: Mapping[str, RunHeader], run_ids: Iterable[str]) -> Proof:
+def proof_of(
+    headers: Mapping[str, RunHeader], run_ids: Iterable[str], events_root: str = ""
+) -> Proof:
     """The runs that usage came from, and per Kafka partition the furthest offset they read.
 
     Raises:
@@ -53,4 +55,4 @@ def proof_of(headers: Mapping[str, RunHeader], run_ids: Iterable[str]) -> Proof:
         runs.append(RunReference(hour=hour, run_id=run_id, digest=header.digest))
         for partition, offset in json.loads(header.offsets).items():
             offsets[partition] = max(offset, offsets.get(partition, offset))
-    return Proof(tuple(runs), offsets)
+    return Proof(tuple(runs), offsets, events_root)

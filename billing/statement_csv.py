@@ -84,6 +84,7 @@ def _heads(view: StatementView) -> Iterator[dict[str, str]]:
         "invoice": view.invoice_id,
         "price book": f"{view.price_book} {view.price_book_sha256}",
         "rated by": view.rating_version,
+        "events root": view.events_root,
     }
     for title, said in heads.items():
         if said:

@@ -115,6 +115,7 @@ class StatementView:
     price_book_sha256: str
     invoice_id: str
     rating_version: str
+    events_root: str
     runs: tuple[RunView, ...]
     offsets: tuple[tuple[str, str], ...]
 
@@ -166,6 +167,7 @@ def view_of(source: StatementSource, settings: BillingSettings) -> StatementView
         price_book_sha256=invoice.price_book_sha256,
         invoice_id=invoice.id,
         rating_version=invoice.rating_version,
+        events_root=invoice.events_root,
         runs=tuple(RunView(run.hour, run.run_id, run.digest) for run in invoice.runs),
         offsets=tuple((name, f"{offset:,}") for name, offset in sorted(invoice.offsets.items())),
     )

@@ -6,7 +6,8 @@ from typing import Any, get_args
 from infra.clickhouse.client import Client
 from schemas.billing import DailyUsage, HourlyUsage, Invoice
 from schemas.errors import ConservationError
-from schemas.periods import Period
+from schemas.periods import Period, hour_text
+from schemas.proofs import ProvenHour, events_root
 from schemas.usage import OUTCOMES, TOKEN_METERS, Outcome
 
 _MEASURES = ("requests", *TOKEN_METERS, "gpu_ns")
@@ -65,6 +66,48 @@ def rows_per_run(ledger: Client, period: Period) -> dict[str, int]:
         parameters=_bounds(period),
     )
     return {str(run_id): int(rows) for run_id, rows in found.result_rows}
+
+
+def read_proven_hours(ledger: Client, period: Period) -> dict[str, list[ProvenHour]]:
+    """By tenant its hours with usage, of the runs in force, in order of time."""
+    found = ledger.query(
+        "SELECT tenant, toUnixTimestamp(hour) * 1000, events, toString(digest)"  # noqa: S608
+        f" FROM run_tenants FINAL WHERE {_IN_PERIOD} AND (hour, run_id) IN"
+        " (SELECT hour, argMax(run_id, position) FROM rollup_runs FINAL GROUP BY hour)"
+        " ORDER BY tenant, hour",
+        parameters=_bounds(period),
+    )
+    hours: dict[str, list[ProvenHour]] = {}
+    for tenant, *hour in found.result_rows:
+        hours.setdefault(tenant, []).append(_proven(*hour))
+    return hours
+
+
+def read_hours_of(ledger: Client, period: Period, invoice: Invoice) -> list[ProvenHour]:
+    """An invoice's hours, from the runs that it names and not from later ones.
+
+    Raises:
+        ConservationError: If they do not lead to the invoice's events root.
+    """
+    found = ledger.query(
+        "SELECT toUnixTimestamp(hour) * 1000, events, toString(digest)"  # noqa: S608
+        f" FROM run_tenants FINAL WHERE {_IN_PERIOD} AND tenant = {{tenant:String}}"
+        " AND has({runs:Array(String)}, toString(run_id)) ORDER BY hour",
+        parameters=_bounds(period)
+        | {"tenant": invoice.tenant, "runs": [run.run_id for run in invoice.runs]},
+    )
+    hours = [_proven(*hour) for hour in found.result_rows]
+    root = events_root(invoice.tenant, hours)
+    if root != invoice.events_root:
+        raise ConservationError(
+            f"the ledger's hours of {invoice.tenant} {invoice.period} lead to {root}, invoice"
+            f" {invoice.id[:12]} has {invoice.events_root or 'no events root'}"
+        )
+    return hours
+
+
+def _proven(hour_ms: int, events: int, digest: str) -> ProvenHour:
+    return ProvenHour(hour=hour_text(hour_ms), events=events, digest=digest)
 
 
 def read_days(ledger: Client, period: Period, invoice: Invoice) -> list[DailyUsage]:

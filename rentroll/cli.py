@@ -30,6 +30,7 @@ COMMAND_MODULES = (
     "rentroll.price_commands",
     "rentroll.billing_commands",
     "rentroll.invoice_commands",
+    "rentroll.proof_commands",
     "rentroll.demo_command",
 )
 

@@ -134,6 +134,8 @@ class Invoice(Contract):
     rating_version: str
     runs: tuple[RunReference, ...]
     offsets: dict[str, int]
+    events_root: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$", max_length=64)] = ""
+    """Root over all events of the tenant and period (`schemas.proofs`); empty before 0.1.0."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:

@@ -252,6 +252,19 @@ ROLLUP_RUNS = Table(
     order_by=("hour", "position", "run_id"),
 )
 """A run counts once it is here; of one hour the highest `position` is in force."""
+RUN_TENANTS = Table(
+    name="run_tenants",
+    columns=_columns(
+        "hour DateTime('UTC')",
+        "run_id FixedString(64)",
+        f"tenant {_LC}",
+        "requests UInt64",
+        "events UInt64",
+        "digest FixedString(64)",
+    ),
+    order_by=("hour", "run_id", "tenant"),
+)
+"""What each tenant had in each run; a leaf of its period's tree."""
 TABLES = (
     USAGE_EVENTS,
     ENGINE_PARTS,
@@ -260,4 +273,5 @@ TABLES = (
     DEAD_LETTER_ROWS,
     USAGE_HOURLY_RUNS,
     ROLLUP_RUNS,
+    RUN_TENANTS,
 )

@@ -8,9 +8,10 @@ from sqlalchemy import Engine
 from infra.clickhouse.client import ExternalData, external
 from infra.store.runs import RecordedRun, RunHeader, record_run
 from schemas.clock import utc
+from schemas.errors import ConservationError
 from schemas.tables import ROLLUP_RUNS
 from schemas.units import MS_PER_S, NS_PER_MS
-from streams.close_sql import RUNS, published_runs, run_sums
+from streams.close_sql import RUNS, published_runs, run_sums, tenant_sums
 from streams.completeness_reading import Ledger
 from streams.rollup import (
     RULES_VERSION,
@@ -20,7 +21,7 @@ from streams.rollup import (
     refuse_unequal_run,
     run_id,
 )
-from streams.rollup_sql import HourRange, insert_rollup
+from streams.rollup_sql import HourRange, insert_rollup, insert_tenants
 
 _WRITE_ONCE_MORE = {
     "insert_deduplicate": 0,
@@ -84,6 +85,7 @@ class Publisher:
             for hour, one in sums.items()
         }
         rows = self._write_rows(hours, runs, sums)
+        self._write_tenants(hours, runs, sums)
         self.told("verified")
         published: dict[int, Publication] = {}
         headers: dict[int, RecordedRun] = {}
@@ -123,6 +125,34 @@ class Publisher:
         for hour, run in runs.items():
             refuse_unequal_run(hour, run, sums[hour], written.get(run, (0, HourSums()))[1])
         return {run: written.get(run, (0, HourSums()))[0] for run in runs.values()}
+
+    def _write_tenants(
+        self, hours: HourRange, runs: Mapping[int, str], sums: Mapping[int, HourSums]
+    ) -> None:
+        """Bring in what each tenant had, which proofs are made of; held to the run's requests."""
+        requests = {hour: one.measure("requests") for hour, one in sums.items()}
+        found = self._tenants_written(hours, runs)
+        missing = {hour: run for hour, run in runs.items() if found.get(run, 0) != requests[hour]}
+        if not missing:
+            return
+        self.ledger.client.command(
+            insert_tenants(self.ledger.offsets, hours),
+            external_data=self._tables(missing),
+            settings=_WRITE_ONCE_MORE,
+        )
+        found = self._tenants_written(hours, missing)
+        for hour, run in missing.items():
+            if found.get(run, 0) != requests[hour]:
+                raise ConservationError(
+                    f"hour {hour_at(hour):%Y-%m-%dT%H:%MZ}, run {run[:12]}…: tenants have"
+                    f" {found.get(run, 0)} requests, the run {requests[hour]}; it is not published"
+                )
+
+    def _tenants_written(self, hours: HourRange, runs: Mapping[int, str]) -> dict[str, int]:
+        rows = self.ledger.client.query(
+            tenant_sums(hours), external_data=self._tables(runs)
+        ).result_rows
+        return {run: int(requests) for run, requests in rows}
 
     def _written(
         self, hours: HourRange, runs: Mapping[int, str]

@@ -78,6 +78,16 @@ def run_sums(hours: HourRange) -> str:
     )
 
 
+def tenant_sums(hours: HourRange) -> str:
+    """Requests that were written by tenant under the runs of the external table."""
+    return (
+        "SELECT toString(run_id), sum(requests) FROM run_tenants FINAL"
+        f" WHERE hour >= toDateTime({hours.first_ms // 1000}, 'UTC')"
+        f" AND hour < toDateTime({hours.end_ms // 1000}, 'UTC')"
+        " AND run_id IN (SELECT run_id FROM runs) GROUP BY run_id"
+    )
+
+
 def published_runs(hours: HourRange) -> str:
     """Every run of these hours that ClickHouse shows as published."""
     return (

@@ -110,6 +110,25 @@ def billable(offsets: Offsets, hours: HourRange) -> str:
     )
 
 
+def insert_tenants(offsets: Offsets, hours: HourRange) -> str:
+    """Writes what each tenant had in each run; needs the external table `runs` too."""
+    return (
+        "INSERT INTO run_tenants (hour, run_id, tenant, requests, events, digest)"
+        f" SELECT hour, runs.run_id, tenant, sum(requests), count(), {DIGEST}"
+        f" FROM ({billable(offsets, hours)}) AS billable"
+        " INNER JOIN runs ON toUInt32(billable.hour) = runs.run_hour_s"
+        " GROUP BY hour, runs.run_id, tenant"
+    )
+
+
+def tenant_hashes(offsets: Offsets, hours: HourRange) -> str:
+    """Sorted content hashes of one tenant's rolled-up events by hour, as hex."""
+    return (
+        "SELECT toUnixTimestamp(hour) * 1000, arraySort(groupArray(lower(hex(content_hash))))"
+        f" FROM ({billable(offsets, hours)}) WHERE tenant = {{tenant:String}} GROUP BY hour"
+    )
+
+
 def insert_rollup(offsets: Offsets, hours: HourRange) -> str:
     """Writes the roll-up rows of several hours; needs the external table `runs` too.
 

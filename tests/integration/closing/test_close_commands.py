@@ -2,51 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
 
-from infra.clickhouse.client import Client
 from tests.support.closing import Books
+from tests.support.command_line import Rentroll
 from tests.support.events import one_busy_hour
-
-ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture
-def rentroll(clickhouse_url: str, ledger: Client, store: Engine) -> "Rentroll":
-    return Rentroll(
-        {
-            **os.environ,
-            "RENTROLL_CLICKHOUSE_URL": clickhouse_url,
-            "RENTROLL_CLICKHOUSE_DATABASE": str(ledger.database),
-            "RENTROLL_STORE_URL": store.url.render_as_string(hide_password=False),
-            "RENTROLL_KAFKA_BOOTSTRAP": "127.0.0.1:1",
-            "RENTROLL_STRIPE_API_KEY": "sk_test_unused",
-            "COLUMNS": "140",
-        }
-    )
-
-
-class Rentroll:
-    """The command line in its own process."""
-
-    def __init__(self, environment: dict[str, str]) -> None:
-        self.environment = environment
-
-    def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "rentroll", *words],
-            env=self.environment,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
 
 
 def test_close_prints_hours_and_totals_and_writes_the_report(
