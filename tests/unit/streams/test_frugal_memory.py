@@ -14,7 +14,6 @@ print(pyarrow.default_memory_pool().backend_name)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="allocators are chosen on Linux alone")
 @pytest.mark.parametrize("asked", ["", "system"])
 def test_arrow_uses_jemalloc_unless_the_environment_says_otherwise(asked: str) -> None:
     environment = {name: text for name, text in os.environ.items() if "ARROW" not in name}
