@@ -35,6 +35,7 @@ from infra.clickhouse.client import connect
 from infra.clickhouse.migrate import migrate
 from infra.kafka.topics import ensure_topics
 from schemas.topics import USAGE
+from streams.frugal_memory import allocate_frugally
 from tests.support.servers.clickhouse import clickhouse
 from tests.support.servers.kafka import kafka
 
@@ -122,6 +123,8 @@ def _run(contender: str, bootstrap: str, url: str, asked: argparse.Namespace) ->
 
 
 def _contend(asked: argparse.Namespace) -> dict[str, Any]:
+    # As `rentroll worker` does, for all of them: before Arrow is imported.
+    allocate_frugally()
     from bench import ingest_contenders
 
     contend = getattr(ingest_contenders, asked.contender)

@@ -223,11 +223,13 @@ def split(total: int, weights: Sequence[int], ties: Sequence[str]) -> list[int]:
     if total <= 0 or whole_weight <= 0 or min(weights) < 0:
         return apportion(total, weights, ties)
     both = [divmod(total * weight, whole_weight) for weight in weights]
-    floors, remainders = zip(*both, strict=True)
-    left = total - sum(floors)
+    left = total
+    for part, _ in both:
+        left -= part
     if not left:
-        return list(floors)
+        return [part for part, _ in both]
     # Fewer are left than there are parts, so the largest that gets nothing has a place.
+    remainders = [remainder for _, remainder in both]
     ranked = sorted(remainders)
     least = ranked[-left]
     if ranked[-left - 1] < least:

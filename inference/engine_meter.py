@@ -213,10 +213,11 @@ class EngineMeter:
     def _begin(self, step: StepInFlight, now_ns: int) -> None:
         """Tell prompt and recomputed tokens from decoding ones, for those that may have both."""
         columns = zip(step.requests, step.opens, step.work.tokens, step.work.computed, strict=True)
+        step.told = told = []
         for index, (request, one, tokens, computed) in enumerate(columns):
             if request in self._beginning:
                 prefill, recomputed = one.begin(tokens, computed, now_ns)
-                step.told.append((index, prefill, recomputed))
+                told.append((index, prefill, recomputed))
 
     def _is_in_flight(self, request: str) -> bool:
         return any(request in step.requests for step in self._steps)
@@ -331,13 +332,13 @@ class EngineMeter:
     def _attribute(self, step: StepInFlight, total_ns: int, now_ns: int) -> None:
         self._attributed_ns += total_ns
         self._in_flight_ns += total_ns
-        work, opens = step.work, step.opens
+        requests, work, opens = step.requests, step.work, step.opens
         tokens = work.tokens
         self._tokens += sum(tokens)
-        shares = attribute(self._model, self._profile, self._gpus, total_ns, work, step.requests)
-        for index, one in enumerate(opens):
-            one.gpu_ns += shares[index]
-            one.decode += tokens[index]
+        shares = attribute(self._model, self._profile, self._gpus, total_ns, work, requests)
+        for one, share, computed in zip(opens, shares, tokens, strict=True):
+            one.gpu_ns += share
+            one.decode += computed
         for index, prefill, recomputed in step.told:
             one = opens[index]
             if prefill:

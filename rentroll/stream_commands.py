@@ -30,6 +30,10 @@ def worker(
     """Take events from Kafka into the ClickHouse ledger, each exactly once, until stopped."""
     from contextlib import nullcontext
 
+    from streams.frugal_memory import allocate_frugally
+
+    allocate_frugally()
+
     from infra.clickhouse.migrate import migrate
     from infra.endpoints import resolve
     from infra.kafka.topics import ensure_topics

@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from inference.engine_account import Interval
-from inference.wire import RequestWire
 from schemas.usage import TOKEN_METERS
 
 TIME_FIELDS = (
@@ -42,17 +41,15 @@ class Counts:
     records: int = 0
     value_bytes: int = 0
 
-    def count_request(self, request: RequestWire) -> None:
-        """Add one finished request."""
+    def count_request(self, outcome: str, gpu_ns: int, tokens: tuple[int, ...]) -> None:
+        """Add one finished request; `tokens` are in the order of `TOKEN_METERS`."""
         self.requests += 1
-        self.gpu_ns += request.gpu_ns
-        tokens = self.tokens
-        tokens["input_uncached_tokens"] += request.input_uncached_tokens
-        tokens["input_cache_read_tokens"] += request.input_cache_read_tokens
-        tokens["input_cache_write_tokens"] += request.input_cache_write_tokens
-        tokens["output_text_tokens"] += request.output_text_tokens
-        tokens["output_reasoning_tokens"] += request.output_reasoning_tokens
-        self.outcomes[request.outcome] = self.outcomes.get(request.outcome, 0) + 1
+        self.gpu_ns += gpu_ns
+        so_far = self.tokens
+        for meter, count in zip(TOKEN_METERS, tokens, strict=True):
+            if count:
+                so_far[meter] += count
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
     def count_interval(self, interval: Interval) -> None:
         """Add one engine interval."""

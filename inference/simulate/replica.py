@@ -10,19 +10,18 @@ from inference.engine_account import FinishedPart, Interval
 from inference.engine_meter import EngineMeter
 from inference.outbox import Outbox, SourceIdentity
 from inference.settings import InferenceSettings
-from inference.simulate.assign import PERMILLE
+from inference.simulate.assign import PERMILLE, Owner
 from inference.simulate.emitted import Counts, EmittedSource
 from inference.simulate.engine import EngineLimits, SimulatedEngine
 from inference.simulate.plan import PlannedReplica, PlannedRequest
+from inference.simulate.request_form import request_form
 from inference.wire import (
     THE_SOURCE,
     CapacityWire,
     EngineLabels,
     Record,
-    RequestWire,
     format_time,
     interval_record,
-    part_of,
     to_json,
 )
 from infra.signing import SourceKey
@@ -33,17 +32,6 @@ from schemas.usage import Outcome
 
 STARTUP_NS = 30 * NS_PER_S
 """An engine boots for this long, or until its first request, whichever is sooner."""
-ENDPOINT = "v1/chat/completions"
-_STATUS: dict[Outcome, int] = {
-    "stop": 200,
-    "length": 200,
-    "client_gone": 499,
-    "abort": 200,
-    "error": 500,
-    "engine_death": 500,
-    "refused": 429,
-}
-_FINISH_REASON: dict[Outcome, str] = {"stop": "stop", "length": "length", "abort": "abort"}
 
 
 def run_replica(
@@ -128,6 +116,7 @@ class RecordWriter:
         self.settings = settings
         self._attribution = attribution_model(settings.attribution)
         self._open: dict[str, PlannedRequest] = {}
+        self._forms: dict[tuple[Owner, str, Outcome], bytes] = {}
         self.counts = Counts()
         self.end_ms = 0
 
@@ -174,82 +163,51 @@ class RecordWriter:
     def _finished(self, planned: PlannedRequest, part: FinishedPart) -> Record:
         event_id, admitted_ns, arrival = planned
         label, _, _, owner, tier, _, context, cached, _, outcome, reasoning_permille = arrival
-        labels = self._labels
-        generated, finished_ns = part.generated_tokens, part.finished_ns
+        _, ordinal, gpu_ns, gpu_prefill_ns, gpu_recompute_ns, generated, *computed = part[:11]
+        _, scheduled_ns, first_token_ns, finished_ns = part[11:]
         reasoning = generated * reasoning_permille // PERMILLE
-        first_ns = part.first_token_ns if generated else 0
-        return self._record_of(
-            event_id,
-            owner.tenant,
-            RequestWire(
-                project=owner.project,
-                api_key=owner.api_key,
-                client_request_id=label,
-                end_user="",
-                model=labels.model,
-                adapter="",
-                endpoint=ENDPOINT,
-                service_tier=tier,
-                region=labels.region,
-                replica=labels.replica,
-                gpu_type=labels.gpu_type,
-                gpus=labels.gpus,
-                outcome=outcome,
-                finish_reason=_FINISH_REASON.get(outcome, ""),
-                http_status=_STATUS[outcome],
-                finished_at=format_time(finished_ns // NS_PER_MS),
-                input_uncached_tokens=context - cached,
-                input_cache_read_tokens=cached,
-                input_cache_write_tokens=0,
-                output_text_tokens=generated - reasoning,
-                output_reasoning_tokens=reasoning,
-                generated_tokens=generated,
-                # Whoever hung up did so before the last token came.
-                delivered_tokens=generated - (outcome == "client_gone" and generated > 0),
-                hidden_tokens=0,
-                gpu_ns=part.gpu_ns,
-                gpu_prefill_ns=part.gpu_prefill_ns,
-                gpu_recompute_ns=part.gpu_recompute_ns,
-                attribution_model=self._attribution.name,
-                queue_ns=part.first_scheduled_ns - admitted_ns if part.first_scheduled_ns else 0,
-                first_token_ns=first_ns - admitted_ns if first_ns else 0,
-                total_ns=finished_ns - admitted_ns,
-                parts=(part_of(labels.engine, part),),
-            ),
+        data = self._form(owner, tier, outcome) % (
+            to_json(label),
+            format_time(finished_ns // NS_PER_MS).encode(),
+            context - cached,
+            cached,
+            generated - reasoning,
+            reasoning,
+            generated,
+            # Whoever hung up did so before the last token came.
+            generated - (outcome == "client_gone" and generated > 0),
+            gpu_ns,
+            gpu_prefill_ns,
+            gpu_recompute_ns,
+            scheduled_ns - admitted_ns if scheduled_ns else 0,
+            first_token_ns - admitted_ns if first_token_ns and generated else 0,
+            finished_ns - admitted_ns,
+            ordinal,
+            gpu_ns,
+            generated,
+            *computed,
         )
+        self.counts.count_request(
+            outcome, gpu_ns, (context - cached, cached, 0, generated - reasoning, reasoning)
+        )
+        return Record("request.finished", event_id, owner.tenant, data)
 
     def _refused(self, planned: PlannedRequest) -> Record:
         """Turned away at the door: no tokens, no engine, no part."""
         event_id, admitted_ns, arrival = planned
-        labels = self._labels
-        return self._record_of(
-            event_id,
-            arrival.owner.tenant,
-            RequestWire(
-                project=arrival.owner.project,
-                api_key=arrival.owner.api_key,
-                client_request_id=arrival.label,
-                end_user="",
-                model=labels.model,
-                adapter="",
-                endpoint=ENDPOINT,
-                service_tier=arrival.tier,
-                region=labels.region,
-                replica=labels.replica,
-                gpu_type=labels.gpu_type,
-                gpus=0,
-                outcome=arrival.outcome,
-                finish_reason="",
-                http_status=_STATUS[arrival.outcome],
-                finished_at=format_time(admitted_ns // NS_PER_MS),
-                attribution_model=self._attribution.name,
-                parts=(),
-            ),
-        )
+        form = self._form(arrival.owner, arrival.tier, arrival.outcome)
+        when = format_time(admitted_ns // NS_PER_MS).encode()
+        self.counts.count_request(arrival.outcome, 0, (0, 0, 0, 0, 0))
+        data = form % (to_json(arrival.label), when)
+        return Record("request.finished", event_id, arrival.owner.tenant, data)
 
-    def _record_of(self, event_id: str, tenant: str, wire: RequestWire) -> Record:
-        self.counts.count_request(wire)
-        return Record("request.finished", event_id, tenant, to_json(wire))
+    def _form(self, owner: Owner, tier: str, outcome: Outcome) -> bytes:
+        kind = (owner, tier, outcome)
+        form = self._forms.get(kind)
+        if form is None:
+            form = request_form(self._labels, self._attribution.name, *kind)
+            self._forms[kind] = form
+        return form
 
     def _capacity(self, unix_ms: int, gpus: int) -> Record:
         """The replica is a pool of its own: its GPUs are owned from now on, or no more."""
