@@ -142,6 +142,7 @@ def test_books_close_to_the_nanosecond_under_mixed_load_with_aborts(
     assert any(one.facts.cached_tokens for one in books.parts)
 
 
+@pytest.mark.deep
 def test_books_close_under_preemption_and_chunked_prefill(
     start_engine: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -149,6 +150,7 @@ def test_books_close_under_preemption_and_chunked_prefill(
     assert any(one.part.recomputed_tokens for one in books.parts)
 
 
+@pytest.mark.deep
 def test_books_close_when_steps_overlap(
     start_engine: Callable[..., Any], tmp_path: Path, overlapping_steps: None
 ) -> None:
@@ -163,6 +165,7 @@ def test_books_close_when_steps_overlap_and_requests_are_preempted(
     assert any(one.part.recomputed_tokens for one in books.parts)
 
 
+@pytest.mark.deep
 def test_reported_steps_are_what_the_requests_say_and_stay_so(
     start_engine: Callable[..., Any], tmp_path: Path, overlapping_steps: None
 ) -> None:

@@ -102,6 +102,11 @@ class ChaosHost(ServeRun):
                     raise
                 time.sleep(_AGAIN_S)
 
+    def address(self) -> str:
+        """Where it serves, once it does."""
+        assert self.serving.wait(READY_S), "the server did not come back"
+        return self.base_url
+
     def headers(self, key: int, label: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._keys[key]}", "X-Request-Id": label}
 

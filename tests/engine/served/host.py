@@ -81,7 +81,7 @@ class ServedHost:
         )
         self.model = model
         self._options = f"{OPTIONS} {options}".replace("MODEL", str(self.model)).split()
-        self.url = f"http://127.0.0.1:{free_port()}"
+        self.base_url = f"http://127.0.0.1:{free_port()}"
         self.log = folder / "server.log"
         keys = [door_key(1), door_key(2, tenant="bolt", project="search")]
         now_ms = SystemClock().now_ns() // NS_PER_MS
@@ -123,12 +123,18 @@ class ServedHost:
     ) -> requests.Response:
         """A request of one tenant, streamed if the body says so; `label` is what it calls it."""
         return requests.post(
-            f"{self.url}/{endpoint}",
+            f"{self.base_url}/{endpoint}",
             json={"model": MODEL, **body},
-            headers={"Authorization": bearer(key), "X-Request-Id": label},
+            headers=self.headers(key, label),
             stream=bool(body.get("stream")),
             timeout=(5, body.pop("_timeout", 300)),
         )
+
+    def headers(self, key: int, label: str) -> dict[str, str]:
+        return {"Authorization": bearer(key), "X-Request-Id": label}
+
+    def address(self) -> str:
+        return self.base_url
 
     def engine_pids(self) -> list[int]:
         """Of the engines that live, by what they wrote when they booted."""
@@ -189,7 +195,7 @@ class ServedHost:
         for name in self.settings.model_fields_set:
             value = getattr(self.settings, name)
             environment[f"RENTROLL_INFERENCE_{name.upper()}"] = str(value)
-        port = self.url.rsplit(":", 1)[1]
+        port = self.base_url.rsplit(":", 1)[1]
         command = [str(python), "-m", "vllm.entrypoints.cli.main", "serve", str(self.model)]
         command += ["--port", port, *self._options]
         with self.log.open("wb") as log:

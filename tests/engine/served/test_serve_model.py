@@ -103,6 +103,7 @@ def assert_story_is_whole(served: Served, bootstrap: str, source: str) -> list[R
     return finished
 
 
+@pytest.mark.deep
 def test_ctrl_c_lets_a_running_request_finish_and_bills_all_of_it(
     served: Served, bootstrap: str, model: Path
 ) -> None:
@@ -130,6 +131,7 @@ def test_ctrl_c_lets_a_running_request_finish_and_bills_all_of_it(
     assert served.text().count("is closed") == 1
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("whom", ["supervisor", "sidecar", "API server", "engine"])
 def test_kill_9_of_any_process_leaves_nobody_and_a_whole_story(
     served: Served, bootstrap: str, model: Path, whom: str
