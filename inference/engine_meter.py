@@ -33,6 +33,7 @@ from inference.engine_account import (
     Interval,
     OpenRequest,
     StepInFlight,
+    UnaddedSteps,
     UsedSoFar,
     check_interval,
 )
@@ -75,6 +76,7 @@ class EngineMeter:
         self._steps: deque[StepInFlight] = deque()
         # The latest one, while everyone in it is still open.
         self._launched: StepInFlight | None = None
+        self._unadded = UnaddedSteps()
         self._ordinal = self._ordinal_start = 0
         self._in_flight_ns = self._in_flight_start_ns = 0
         self._open_step_start_ns = 0
@@ -227,6 +229,7 @@ class EngineMeter:
 
     def open_requests(self) -> list[UsedSoFar]:
         """Every request that is not final; their `gpu_ns` add up to what is in flight."""
+        self._unadded.add()
         return [
             UsedSoFar(
                 request,
@@ -335,9 +338,7 @@ class EngineMeter:
         tokens = work.tokens
         self._tokens += sum(tokens)
         shares = attribute(self._model, self._profile, self._gpus, total_ns, work, step.requests)
-        for index, one in enumerate(opens):
-            one.gpu_ns += shares[index]
-            one.decode += tokens[index]
+        self._unadded.put(opens, shares, tokens)
         for index, prefill, recomputed in step.told:
             one = opens[index]
             if prefill:
@@ -360,6 +361,7 @@ class EngineMeter:
                 self._make_final(request, one)
 
     def _make_final(self, request: str, one: OpenRequest) -> None:
+        self._unadded.add()
         discarded = one.decode - max(one.generated - 1, 0) - one.drafts_rejected
         if discarded < 0:
             raise ConservationError(

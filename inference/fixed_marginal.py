@@ -38,7 +38,7 @@ from math import gcd
 from operator import add
 from typing import NamedTuple, Self
 
-from inference.attribution import EngineProfile, StepWork, reads_and_pairs
+from inference.attribution import EngineProfile, Line, StepWork, reads_and_pairs
 from schemas.units import NS_PER_S
 
 LARGEST = 4
@@ -126,21 +126,13 @@ class FixedMarginal2:
     ) -> list[int]:
         """Shares do not depend on how long the step took: the model is about proportions."""
         del gpus, total_ns
-        passes, tokens, computed = step
-        costs = self._costs
-        if costs is None or costs.profile is not profile:
-            costs = self._costs = _Costs.of(profile)
-        count = len(tokens)
+        line = self.line(profile, step)
+        if line is not None:
+            return line.weights()
+        passes, tokens, _ = step
+        costs = self._costs_of(profile)
         fixed_bytes, weights = passes * costs.fixed_bytes, passes * costs.weights
-        each = count * profile.kv_bytes_per_token
-        if tokens.count(passes) == count:
-            if costs.reads_longer(passes, computed):
-                grown = each * (passes * (passes + 1) // 2)
-                return _line(fixed_bytes + grown, each * passes, computed)
-        elif passes == 1:
-            ends = list(map(add, computed, tokens))
-            if costs.surely_reads_longer(tokens, ends):
-                return _line(fixed_bytes, each, ends)
+        each = len(tokens) * profile.kv_bytes_per_token
         reads, pairs = reads_and_pairs(step)
         read = [costs.reading * one for one in reads]
         surplus = [
@@ -152,12 +144,34 @@ class FixedMarginal2:
             return [fixed_bytes + each * one for one in reads]
         return _mixed(fixed_bytes * profile.peak_flops_per_s, weights, read, surplus, calculating)
 
+    def line(self, profile: EngineProfile, step: StepWork) -> Line | None:
+        """The weights of a step in which it shows at once that everyone pays what they read."""
+        passes, tokens, computed = step
+        costs = self._costs_of(profile)
+        count = len(tokens)
+        fixed_bytes = passes * costs.fixed_bytes
+        each = count * profile.kv_bytes_per_token
+        if tokens.count(passes) == count:
+            if costs.reads_longer(passes, computed):
+                grown = each * (passes * (passes + 1) // 2)
+                return _line(fixed_bytes + grown, each * passes, computed)
+        elif passes == 1:
+            ends = list(map(add, computed, tokens))
+            if costs.surely_reads_longer(tokens, ends):
+                return _line(fixed_bytes, each, ends)
+        return None
 
-def _line(base: int, each: int, contexts: Sequence[int]) -> list[int]:
-    """`base + each * context`, less what both share: smaller numbers are divided faster."""
+    def _costs_of(self, profile: EngineProfile) -> _Costs:
+        costs = self._costs
+        if costs is None or costs.profile is not profile:
+            costs = self._costs = _Costs.of(profile)
+        return costs
+
+
+def _line(base: int, each: int, contexts: Sequence[int]) -> Line:
+    """Less what base and each share: smaller numbers are divided faster."""
     shared = gcd(base, each)
-    base, each = base // shared, each // shared
-    return [base + each * context for context in contexts]
+    return Line(base // shared, each // shared, contexts)
 
 
 def _mixed(
