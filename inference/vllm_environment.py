@@ -32,7 +32,10 @@ PLUGIN = "rentroll_door = inference.vllm_door:register"
 _SIZE_BYTES = 6_000_000_000
 """Free space that an installation needs while it is made; 3.1 GB are left of it."""
 _PACKAGES = ("schemas", "inference", "infra")
-_IMPORTS = "import vllm, msgspec, pydantic_settings, cryptography"
+_IMPORTS = (
+    "import msgspec, pydantic_settings, cryptography, vllm.entrypoints.cli.main,"
+    " vllm.entrypoints.openai.api_server, vllm.v1.engine.core, vllm.v1.worker.cpu_worker"
+)
 
 
 def environment_folder(settings: InferenceSettings) -> Path:
@@ -150,9 +153,11 @@ def _build(folder: Path, say: Say) -> None:
 
 
 def _try_imports(environment: Path) -> None:
+    """Everything that a server imports; it keeps the bytecode, which saves half of each start."""
     with tempfile.TemporaryDirectory() as temporary:
         site = build_site(Path(temporary))
-        run_installer(["env", f"PYTHONPATH={site}", str(python_of(environment)), "-c", _IMPORTS])
+        writing = ["env", "-u", "PYTHONDONTWRITEBYTECODE", f"PYTHONPATH={site}"]
+        run_installer([*writing, str(python_of(environment)), "-c", _IMPORTS])
 
 
 @contextmanager
