@@ -30,7 +30,7 @@ Executor = Literal["uni", "mp"]
 """Whether the engine computes in its own process, vLLM's choice for one GPU, or in a worker's."""
 TENANTS = {1: "acme", 2: "bolt", 3: "carp", 4: "drip"}
 LIMITED, FORGED = 4, 5
-READY_S = 400
+READY_S = 900
 _AGAIN_S = 0.2
 
 

@@ -26,7 +26,7 @@ from schemas.units import NS_PER_MS
 from tests.support.doors import bearer, door_key, snapshot
 from tests.support.source import ROOT
 
-READY_S = 600
+READY_S = 900
 MODEL = "tiny"
 OPTIONS = (
     "--served-model-name tiny --load-format dummy --enforce-eager --dtype float32"

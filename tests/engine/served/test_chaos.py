@@ -12,7 +12,7 @@ from tests.engine.served.chaos_kills import WHATS, What
 from tests.engine.served.chaos_report import ChaosReport
 from tests.support.servers.kafka import kafka
 
-pytestmark = [pytest.mark.engine, pytest.mark.chaos, pytest.mark.timeout(2_400)]
+pytestmark = [pytest.mark.engine, pytest.mark.chaos, pytest.mark.timeout(3_600)]
 SERVERS: tuple[What, ...] = ("engine", "API server", "API server and engine")
 OTHERS: tuple[What, ...] = tuple(what for what in WHATS if what not in (*SERVERS, "worker"))
 

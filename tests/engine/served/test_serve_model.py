@@ -21,7 +21,7 @@ from tests.support.serve_runs import ServeRun, wait_for
 from tests.support.servers.kafka import kafka
 from tests.support.topic_reader import read_topics
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1_800)]
 TOPICS = ("usage.v1", "capacity.v1", "control.v1")
 OPTIONS = (
     "--served-model-name tiny --load-format dummy --enforce-eager --dtype float32"
@@ -50,7 +50,7 @@ class Served(ServeRun):
             "RENTROLL_STORE_URL": store_url,
         }
         self.start(str(model), *OPTIONS.split())
-        self.wait_ready(300)
+        self.wait_ready(900)
         assert self.complete(4).status_code == 200
         return self.marks()
 
@@ -60,7 +60,7 @@ class Served(ServeRun):
             f"{self.run().base_url}/v1/completions",
             json={"model": "tiny", "prompt": "hello", "max_tokens": tokens, "ignore_eos": True},
             headers={"Authorization": f"Bearer {self.key}"},
-            timeout=120,
+            timeout=300,
         )
         self.seen.append(answer.headers.get("X-Request-Id", "").removeprefix("rr1-"))
         return answer
@@ -118,7 +118,7 @@ def test_ctrl_c_lets_a_running_request_finish_and_bills_all_of_it(
     served.signal(signal.SIGINT)
     late: list[requests.Response] = []
     wait_for(lambda: late.append(served.complete(4)) or late[-1].status_code == 503, "a refusal")
-    assert served.ended(90) == 0, served.text()
+    assert served.ended(200) == 0, served.text()
     running.join()
     answered = [one for one in late if one.ok]
     assert late[-1].json()["error"]["code"] == "server-closing"
@@ -145,11 +145,11 @@ def test_kill_9_of_any_process_leaves_nobody_and_a_whole_story(
         assert served.complete(8).status_code == 200
         wait_for(lambda: served.status() is not None, "another sidecar")
         served.signal(signal.SIGTERM)
-        assert served.ended(90) == 0, served.text()
+        assert served.ended(200) == 0, served.text()
     else:
         _, server, *engine = served.of("vLLM")
         (server if whom == "API server" else engine[-1]).kill()
-        assert served.ended(90) == 1
+        assert served.ended(200) == 1
         assert "vLLM ended by itself" in served.text()
     wait_for(lambda: all_dead(marks), "the end of every process", 60)
     assert_story_is_whole(served, bootstrap, source)
