@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import requests
@@ -64,6 +64,8 @@ class ServedHost:
 
     With `bootstrap` it publishes, too; `MODEL` in `options` is the folder of the model.
     """
+
+    environment_of_its_own: ClassVar[dict[str, str]] = {}
 
     def __init__(
         self, folder: Path, model: Path, options: str = "", *, bootstrap: str = "", **settings: Any
@@ -130,6 +132,15 @@ class ServedHost:
             timeout=(5, body.pop("_timeout", 300)),
         )
 
+    @property
+    def pid(self) -> int:
+        """Of the API server, or of whoever minds several."""
+        return self._process.pid
+
+    def command(self, words: list[str]) -> list[str]:
+        """The words that start the server; for another kind of host."""
+        return words
+
     def headers(self, key: int, label: str) -> dict[str, str]:
         return {"Authorization": bearer(key), "X-Request-Id": label}
 
@@ -195,9 +206,11 @@ class ServedHost:
         for name in self.settings.model_fields_set:
             value = getattr(self.settings, name)
             environment[f"RENTROLL_INFERENCE_{name.upper()}"] = str(value)
+        environment |= self.environment_of_its_own
         port = self.base_url.rsplit(":", 1)[1]
         command = [str(python), "-m", "vllm.entrypoints.cli.main", "serve", str(self.model)]
         command += ["--port", port, *self._options]
+        command = self.command(command)
         with self.log.open("wb") as log:
             return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 

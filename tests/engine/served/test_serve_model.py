@@ -78,6 +78,12 @@ def served(tmp_path: Path, bootstrap: str, model: Path) -> Iterator[Served]:
     found.clean_up()
 
 
+def is_merged(served: Served, *, requests: int) -> bool:
+    """Whether the sidecar knows of so many requests, and of none that is open."""
+    status = served.status()
+    return status is not None and status.events > requests and not status.open_requests
+
+
 def all_dead(marks: list[ProcessMark]) -> bool:
     return not any(one.is_alive() for one in marks)
 
@@ -112,6 +118,8 @@ def test_ctrl_c_lets_a_running_request_finish_and_bills_all_of_it(
     assert len(marks) >= 5
     source = served.source()
     answers: list[requests.Response] = []
+    # Else the request before would be taken for the one that runs.
+    wait_for(lambda: is_merged(served, requests=1), "the first request's event")
     running = threading.Thread(target=lambda: answers.append(served.complete(600)))
     running.start()
     wait_for(lambda: bool((status := served.status()) and status.open_requests), "an open request")
