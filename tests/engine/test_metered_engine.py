@@ -24,6 +24,8 @@ from tests.engine.spool_reading import (
 
 pytestmark = pytest.mark.engine
 REQUESTS = 300
+MORE_THAN_FIT = 120
+"""Into a spool of 64 KiB."""
 NOW_MS = 1_790_000_000_000
 SHARED = list(range(10, 160))
 """A prompt that several requests begin with, longer than a block: the cache holds it at last."""
@@ -231,20 +233,20 @@ def test_full_disk_that_counts_serves_everybody_and_what_the_engine_lost_shows(
         monkeypatch.setenv(f"RENTROLL_INFERENCE_{name}", str(value))
     engine = start_engine()
     load = Load(engine, seed=4)
-    load.run(REQUESTS)
+    load.run(MORE_THAN_FIT)
     (spool,) = (tmp_path / "host" / "engines").iterdir()
     before, position = read_spool(spool, Position(0, 0), ALL_RECORDS)
     # A sidecar has read them, so there is room again.
     for number in segment_numbers(spool)[:-1]:
         segment_path(spool, number).unlink()
-    load.run(REQUESTS + 30)
+    load.run(MORE_THAN_FIT + 20)
     engine.engine_core.shutdown()
     after, _ = read_spool(spool, position, ALL_RECORDS)
     books = books_of(frames_apart(before + after))
     assert_tokens_as_the_client_saw_them(books, load)
     found = [part.part.ordinal for part in books.parts]
     assert found == sorted(set(found))
-    assert 30 < len(found) < len(load.prompts)
+    assert 20 < len(found) < len(load.prompts)
     assert found[-1] == len(load.prompts)
     assert "usage.lost" in books.kinds
     # Somewhere an interval has parts that are in no record, or is itself in none.

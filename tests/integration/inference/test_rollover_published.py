@@ -28,9 +28,9 @@ from tests.support.serve_runs import wait_for
 from tests.support.source import ROOT
 from tests.support.topic_reader import read_topics
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1_200)]
 TOPICS = ("usage.v1", "capacity.v1", "control.v1")
-LIVES = 4
+LIVES = 2
 EVENTS_MAX = 50
 BEGUN_S = 200
 
