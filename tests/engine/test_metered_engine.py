@@ -228,7 +228,13 @@ def test_failure_of_the_accounting_fails_no_request_and_closes_no_interval(
 def test_full_disk_that_counts_serves_everybody_and_what_the_engine_lost_shows(
     start_engine: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = {"SPOOL_MAX_BYTES": 65_536, "SPOOL_SEGMENT_BYTES": 8_192, "SPOOL_WHEN_FULL": "count"}
+    small: dict[str, int | str] = {
+        "SPOOL_MAX_BYTES": 65_536,
+        "SPOOL_SEGMENT_BYTES": 8_192,
+        "SPOOL_WHEN_FULL": "count",
+    }
+    # Marks fill it, too, by the time that passes.
+    small["MARK_MS"] = 5_000
     for name, value in small.items():
         monkeypatch.setenv(f"RENTROLL_INFERENCE_{name}", str(value))
     engine = start_engine()
@@ -246,7 +252,7 @@ def test_full_disk_that_counts_serves_everybody_and_what_the_engine_lost_shows(
     assert_tokens_as_the_client_saw_them(books, load)
     found = [part.part.ordinal for part in books.parts]
     assert found == sorted(set(found))
-    assert 20 < len(found) < len(load.prompts)
+    assert 0 < len(found) < len(load.prompts)
     assert found[-1] == len(load.prompts)
     assert "usage.lost" in books.kinds
     # Somewhere an interval has parts that are in no record, or is itself in none.
