@@ -2,8 +2,8 @@
 
 `python -m bench.door` runs the same streams through a middleware that only passes messages on and
 through the door, in turns, in this process, and counts CPU time of the process. What vLLM's API
-server needs for such a stream is not simulated: give it as `--server-ms` (measured on a real
-server by `process CPU / streams`) and the share is printed.
+server needs for such a stream is not simulated: `make bench-door` measures it on a real one; give
+it as `--server-ms`, and the share is printed.
 """
 
 import argparse

@@ -120,6 +120,18 @@ class AttributionModel(Protocol):
         ...
 
 
+class Line(NamedTuple):
+    """Weights that are `base + each * context`, all three zero or more and not all zero."""
+
+    base: int
+    each: int
+    contexts: Sequence[int]
+
+    def weights(self) -> list[int]:
+        """One by one."""
+        return [self.base + self.each * context for context in self.contexts]
+
+
 class Equal:
     """Everyone in the step pays the same."""
 
@@ -208,6 +220,11 @@ def attribute(
     """
     if len(requests) == 1:
         return [total_ns]
+    # Of a model most of whose steps have their weights on a line.
+    line_of = getattr(model, "line", None)
+    line: Line | None = None if line_of is None else line_of(profile, step)
+    if line is not None and total_ns > 0:
+        return split_line(total_ns, line, requests)
     return split(total_ns, model.weights(profile, gpus, total_ns, step), requests)
 
 
@@ -223,13 +240,33 @@ def split(total: int, weights: Sequence[int], ties: Sequence[str]) -> list[int]:
     if total <= 0 or whole_weight <= 0 or min(weights) < 0:
         return apportion(total, weights, ties)
     both = [divmod(total * weight, whole_weight) for weight in weights]
-    left = total
-    for part, _ in both:
-        left -= part
+    return _round_up_largest(total, both, ties)
+
+
+def split_line(total: int, line: Line, ties: Sequence[str]) -> list[int]:
+    """`split` by the weights of a line, which it need not multiply out.
+
+    Raises:
+        ConservationError: If all weights are zero.
+    """
+    base, each, contexts = line
+    whole_weight = len(contexts) * base + each * sum(contexts)
+    if whole_weight <= 0:
+        return apportion(total, line.weights(), ties)
+    base, each = total * base, total * each
+    both = [divmod(base + each * context, whole_weight) for context in contexts]
+    return _round_up_largest(total, both, ties)
+
+
+def _round_up_largest(
+    total: int, both: Sequence[tuple[int, int]], ties: Sequence[str]
+) -> list[int]:
+    """Parts of (rounded down, remainder), one more for as many as it takes to be `total`."""
+    floors, remainders = zip(*both, strict=True)
+    left = total - sum(floors)
     if not left:
-        return [part for part, _ in both]
+        return list(floors)
     # Fewer are left than there are parts, so the largest that gets nothing has a place.
-    remainders = [remainder for _, remainder in both]
     ranked = sorted(remainders)
     least = ranked[-left]
     if ranked[-left - 1] < least:

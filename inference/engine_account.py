@@ -6,6 +6,9 @@ from typing import NamedTuple
 from inference.attribution import StepWork
 from schemas.errors import ConservationError
 
+UNADDED_STEPS_MAX = 64
+"""Memory that steps may take before they are added to their requests."""
+
 
 class FinishedPart(NamedTuple):
     """The final account of one engine request; nothing is added to it any more.
@@ -131,6 +134,47 @@ class OpenRequest:
         return prefill, recomputed
 
 
+class UnaddedSteps:
+    """What steps cost that is not yet added to their requests: of several steps it is one addition.
+
+    Most steps hold the same requests as the one before, so of every request the loop of an engine
+    then touches nothing; whoever reads `gpu_ns` or `decode` of one calls `add` before.
+    """
+
+    __slots__ = ("_opens", "_shares", "_tokens")
+
+    def __init__(self) -> None:
+        self._opens: Sequence[OpenRequest] = ()
+        self._shares: list[Sequence[int]] = []
+        self._tokens: list[Sequence[int]] = []
+
+    def put(
+        self, opens: Sequence[OpenRequest], shares: Sequence[int], tokens: Sequence[int]
+    ) -> None:
+        """A step has cost each of `opens` this share, for these tokens."""
+        if opens is not self._opens or len(self._shares) >= UNADDED_STEPS_MAX:
+            self.add()
+            self._opens = opens
+        self._shares.append(shares)
+        self._tokens.append(tokens)
+
+    def add(self) -> None:
+        """Add what there is."""
+        if not self._shares:
+            return
+        columns = zip(
+            self._opens,
+            map(sum, zip(*self._shares, strict=True)),
+            map(sum, zip(*self._tokens, strict=True)),
+            strict=True,
+        )
+        for one, share, tokens in columns:
+            one.gpu_ns += share
+            one.decode += tokens
+        self._shares.clear()
+        self._tokens.clear()
+
+
 class StepInFlight:
     """A step in flight. `told` is what is more than decoding: (index, prefill, recomputed)."""
 
@@ -140,7 +184,7 @@ class StepInFlight:
         self.requests = requests
         self.work = work
         self.opens = opens
-        self.told: Sequence[tuple[int, int, int]] = ()
+        self.told: list[tuple[int, int, int]] = []
 
 
 def check_interval(interval: Interval) -> None:

@@ -33,6 +33,7 @@ from inference.engine_account import (
     Interval,
     OpenRequest,
     StepInFlight,
+    UnaddedSteps,
     UsedSoFar,
     check_interval,
 )
@@ -75,6 +76,7 @@ class EngineMeter:
         self._steps: deque[StepInFlight] = deque()
         # The latest one, while everyone in it is still open.
         self._launched: StepInFlight | None = None
+        self._unadded = UnaddedSteps()
         self._ordinal = self._ordinal_start = 0
         self._in_flight_ns = self._in_flight_start_ns = 0
         self._open_step_start_ns = 0
@@ -213,11 +215,10 @@ class EngineMeter:
     def _begin(self, step: StepInFlight, now_ns: int) -> None:
         """Tell prompt and recomputed tokens from decoding ones, for those that may have both."""
         columns = zip(step.requests, step.opens, step.work.tokens, step.work.computed, strict=True)
-        step.told = told = []
         for index, (request, one, tokens, computed) in enumerate(columns):
             if request in self._beginning:
                 prefill, recomputed = one.begin(tokens, computed, now_ns)
-                told.append((index, prefill, recomputed))
+                step.told.append((index, prefill, recomputed))
 
     def _is_in_flight(self, request: str) -> bool:
         return any(request in step.requests for step in self._steps)
@@ -228,6 +229,7 @@ class EngineMeter:
 
     def open_requests(self) -> list[UsedSoFar]:
         """Every request that is not final; their `gpu_ns` add up to what is in flight."""
+        self._unadded.add()
         return [
             UsedSoFar(
                 request,
@@ -332,13 +334,11 @@ class EngineMeter:
     def _attribute(self, step: StepInFlight, total_ns: int, now_ns: int) -> None:
         self._attributed_ns += total_ns
         self._in_flight_ns += total_ns
-        requests, work, opens = step.requests, step.work, step.opens
+        work, opens = step.work, step.opens
         tokens = work.tokens
         self._tokens += sum(tokens)
-        shares = attribute(self._model, self._profile, self._gpus, total_ns, work, requests)
-        for one, share, computed in zip(opens, shares, tokens, strict=True):
-            one.gpu_ns += share
-            one.decode += computed
+        shares = attribute(self._model, self._profile, self._gpus, total_ns, work, step.requests)
+        self._unadded.put(opens, shares, tokens)
         for index, prefill, recomputed in step.told:
             one = opens[index]
             if prefill:
@@ -361,6 +361,7 @@ class EngineMeter:
                 self._make_final(request, one)
 
     def _make_final(self, request: str, one: OpenRequest) -> None:
+        self._unadded.add()
         discarded = one.decode - max(one.generated - 1, 0) - one.drafts_rejected
         if discarded < 0:
             raise ConservationError(

@@ -38,7 +38,7 @@ from math import gcd
 from operator import add
 from typing import NamedTuple, Self
 
-from inference.attribution import EngineProfile, StepWork, reads_and_pairs
+from inference.attribution import EngineProfile, Line, StepWork, reads_and_pairs
 from schemas.units import NS_PER_S
 
 LARGEST = 4
@@ -94,22 +94,22 @@ class _Costs(NamedTuple):
             surplus = len(short) * ahead - slope * sum(short)
         return surplus <= passes * self.weights
 
-    def surpluses(self, tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
-        """By how much each request of one pass computes longer than it reads; below 0, less long.
+    def surely_reads_longer(self, tokens: Sequence[int], ends: Sequence[int]) -> bool:
+        """The same for one pass with any tokens; only if it shows without a look at everyone.
 
         Args:
             tokens: Of each request in the pass.
             ends: Its context behind them.
         """
-        _, _, _, reading, per_token, per_pair = self
-        alone = reading - per_pair
-        # (token, token of context) pairs are n*c + n*(n+1)/2, with c = end - n.
-        return [
-            per_token - alone * end
-            if n == 1
-            else per_token * n + per_pair * (n * end - n * (n - 1) // 2) - reading * end
-            for n, end in zip(tokens, ends, strict=True)
-        ]
+        saved = self.reading - self.per_pair
+        if saved <= 0:
+            return False
+        chunks = [(n, end) for n, end in zip(tokens, ends, strict=True) if n != 1]
+        surplus = (len(tokens) - len(chunks)) * max(self.per_token - saved, 0)
+        for n, end in chunks:
+            pairs = n * end - n * (n - 1) // 2
+            surplus += max(self.per_token * n + self.per_pair * pairs - self.reading * end, 0)
+        return surplus <= self.weights
 
 
 class FixedMarginal2:
@@ -126,76 +126,85 @@ class FixedMarginal2:
     ) -> list[int]:
         """Shares do not depend on how long the step took: the model is about proportions."""
         del gpus, total_ns
+        line = self.line(profile, step)
+        if line is not None:
+            return line.weights()
+        passes, tokens, _ = step
+        costs = self._costs_of(profile)
+        fixed_bytes, weights = passes * costs.fixed_bytes, passes * costs.weights
+        each = len(tokens) * profile.kv_bytes_per_token
+        reads, pairs = reads_and_pairs(step)
+        read = [costs.reading * one for one in reads]
+        surplus = [
+            costs.per_token * chunk + costs.per_pair * pair - less
+            for chunk, pair, less in zip(tokens, pairs, read, strict=True)
+        ]
+        calculating = [one for one in surplus if one > 0]
+        if sum(calculating) <= weights:
+            return [fixed_bytes + each * one for one in reads]
+        return _mixed(fixed_bytes * profile.peak_flops_per_s, weights, read, surplus, calculating)
+
+    def line(self, profile: EngineProfile, step: StepWork) -> Line | None:
+        """The weights of a step in which it shows at once that everyone pays what they read."""
         passes, tokens, computed = step
+        costs = self._costs_of(profile)
+        count = len(tokens)
+        fixed_bytes = passes * costs.fixed_bytes
+        each = count * profile.kv_bytes_per_token
+        if tokens.count(passes) == count:
+            if costs.reads_longer(passes, computed):
+                grown = each * (passes * (passes + 1) // 2)
+                return _line(fixed_bytes + grown, each * passes, computed)
+        elif passes == 1:
+            ends = list(map(add, computed, tokens))
+            if costs.surely_reads_longer(tokens, ends):
+                return _line(fixed_bytes, each, ends)
+        return None
+
+    def _costs_of(self, profile: EngineProfile) -> _Costs:
         costs = self._costs
         if costs is None or costs.profile is not profile:
             costs = self._costs = _Costs.of(profile)
-        count = len(tokens)
-        fixed_bytes, weights = passes * costs.fixed_bytes, passes * costs.weights
-        each = count * profile.kv_bytes_per_token
-        if tokens.count(passes) == count and costs.reads_longer(passes, computed):
-            grown = each * (passes * (passes + 1) // 2)
-            return _line(fixed_bytes + grown, each * passes, computed)
-        if passes == 1:
-            reads = list(map(add, computed, tokens))
-            surplus = costs.surpluses(tokens, reads)
-        else:
-            reads, pairs = reads_and_pairs(step)
-            surplus = [
-                costs.per_token * chunk + costs.per_pair * pair - costs.reading * read
-                for chunk, pair, read in zip(tokens, pairs, reads, strict=True)
-            ]
-        calculating = [one for one in surplus if one > 0]
-        in_all = sum(calculating)
-        if in_all <= weights:
-            return _line(fixed_bytes, each, reads)
-        fixed = fixed_bytes * profile.peak_flops_per_s
-        return _mixed(fixed, weights, costs.reading, reads, surplus, calculating)
+        return costs
 
 
-def _line(base: int, each: int, contexts: Sequence[int]) -> list[int]:
-    """`base + each * context`, less what both share: smaller numbers are divided faster."""
+def _line(base: int, each: int, contexts: Sequence[int]) -> Line:
+    """Less what base and each share: smaller numbers are divided faster."""
     shared = gcd(base, each)
-    base, each = base // shared, each // shared
-    return [base + each * context for context in contexts]
+    return Line(base // shared, each // shared, contexts)
 
 
 def _mixed(
     fixed: int,
     weights: int,
-    reading: int,
-    reads: Sequence[int],
+    read: Sequence[int],
     surplus: Sequence[int],
     calculating: Sequence[int],
 ) -> list[int]:
-    """Weights of a step that some of its groups, or all of it, compute longer than they read.
-
-    `reads` are tokens of context, each of which takes `reading` to read.
-    """
-    count = len(reads)
+    """Weights of a step that some of its groups, or all of it, compute longer than they read."""
+    count = len(read)
     in_all = sum(calculating)
     hidden = in_all - sum(surplus)
     alpha, whole = reading_part(weights, hidden, calculating)
-    # All of it times `count * whole`, so that only the quotients are rounded.
-    equal, each = whole * fixed, count * whole
-    read, rest = each * reading, count * (whole - alpha)
-    if in_all < weights + hidden:
-        unpaid = (whole - alpha) * hidden
+    rest = whole - alpha
+    equal = whole * fixed
+    if in_all >= weights + hidden:
+        theta = whole * weights + alpha * hidden
+        credits_in_all = sum([min(whole * one, theta) for one in calculating])
         return [
-            equal + read * tokens + (count * (unpaid * more // in_all) if more > 0 else rest * more)
-            for tokens, more in zip(reads, surplus, strict=True)
+            equal
+            + count
+            * (
+                whole * (one + more) - theta * min(whole * more, theta) // credits_in_all
+                if more > 0
+                else whole * one + rest * more
+            )
+            for one, more in zip(read, surplus, strict=True)
         ]
-    theta = whole * weights + alpha * hidden
-    credits_in_all = sum([min(whole * one, theta) for one in calculating])
+    unpaid = rest * hidden
     return [
-        equal
-        + read * tokens
-        + (
-            each * more - count * (theta * min(whole * more, theta) // credits_in_all)
-            if more > 0
-            else rest * more
-        )
-        for tokens, more in zip(reads, surplus, strict=True)
+        equal + count * (whole * one + (unpaid * more // in_all if more > 0 else rest * more))
+        for one, more in zip(read, surplus, strict=True)
     ]
 
 
@@ -207,13 +216,6 @@ def reading_part(weights: int, hidden: int, calculating: Sequence[int]) -> tuple
         hidden: `D`, by how much all reading requests read longer than they compute.
         calculating: Surplus of arithmetic of each calculating request, at least one.
     """
-    moments, always, whole = _chances(min(len(calculating), LARGEST))
-    top = max(calculating)
-    if sum(calculating) - top < weights and _SIXTEENTHS * (top - weights) >= (
-        (_SIXTEENTHS - 1) * hidden
-    ):
-        # The largest decides alone: all groups with it compute longer, none without it does.
-        return whole // 2, whole
     largest, others = calculating, 0
     if len(calculating) > LARGEST:
         largest = sorted(calculating, reverse=True)[:LARGEST]
@@ -222,6 +224,7 @@ def reading_part(weights: int, hidden: int, calculating: Sequence[int]) -> tuple
     ahead = [(-_SIXTEENTHS * weights, 0)]
     for one in largest:
         ahead += [(so_far + _SIXTEENTHS * one, size + 1) for so_far, size in ahead]
+    moments, always, whole = _chances(len(largest))
     slope = hidden - others
     # Most groups are bound by the same at the first moment as at the last.
     soonest, latest = sorted((slope, (_SIXTEENTHS - 1) * slope))

@@ -42,9 +42,14 @@ class Books:
 def read_books(host_folder: Path) -> Books:
     """Everything in the one engine spool below `host_folder`."""
     (spool,) = (host_folder / "engines").iterdir()
-    books = Books()
     records, _ = read_spool(spool, Position(0, 0), ALL_RECORDS)
-    for record in frames_apart(records):
+    return books_of(frames_apart(records))
+
+
+def books_of(records: list[Record]) -> Books:
+    """What these records say."""
+    books = Books()
+    for record in records:
         books.kinds.append(record.kind)
         if record.kind == ENGINE_BOOT:
             books.boots.append(msgspec.json.decode(record.data, type=EngineBoot))

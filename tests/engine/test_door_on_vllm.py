@@ -23,6 +23,7 @@ from inference.door_keys import write_snapshot
 from inference.door_records import DOOR_STOP, DoorClose, DoorOpen
 from schemas.clock import SystemClock
 from schemas.units import NS_PER_MS
+from tests.engine.otlp_sink import VARIABLES, OtlpSink, otlp_sink
 from tests.support.doors import bearer, door_key, records, snapshot, written
 from tests.support.http_client import Answer, Client
 
@@ -35,7 +36,7 @@ QUIET = {
     "TORCHDYNAMO_DISABLE": "1",
     "OMP_NUM_THREADS": "1",
 }
-START_S, STOP_S = 300, 60
+START_S, STOP_S = 900, 120
 COMPLETIONS, CHAT, RESPONSES = "/v1/completions", "/v1/chat/completions", "/v1/responses"
 STREAM = {"stream": True}
 USAGE = {"stream_options": {"include_usage": True}}
@@ -59,8 +60,9 @@ def responses(tokens: int, **more: Any) -> dict[str, Any]:
 class Server:
     """A vLLM API server with the door in front, and what its doors wrote."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, traces: OtlpSink) -> None:
         self.folder = folder
+        self.traces = traces
         self.client = Client(port, bearer(1))
 
     def ask(
@@ -84,7 +86,15 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def traces() -> Iterator[OtlpSink]:
+    with otlp_sink() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def server(
+    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, traces: OtlpSink
+) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("door-on-vllm")
     plugin = folder / "site" / "rentroll-0.1.0.dist-info"
     plugin.mkdir(parents=True)
@@ -99,6 +109,8 @@ def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         [str(plugin.parent), str(ROOT), os.environ.get("PYTHONPATH", "")]
     )
     environment |= {
+        **VARIABLES,
+        "RENTROLL_INFERENCE_DOOR_SPANS": "1",
         "RENTROLL_INFERENCE_HOST_FOLDER": str(folder),
         "RENTROLL_INFERENCE_DOOR_KEYS_FILE": str(keys),
     }
@@ -107,6 +119,7 @@ def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     options = ["--model", str(tiny_model), "--served-model-name", "tiny", "--load-format", "dummy"]
     options += ["--enforce-eager", "--dtype", "float32", "--max-model-len", "1024"]
     options += ["--host", "127.0.0.1", "--port", str(port)]
+    options += ["--otlp-traces-endpoint", traces.endpoint]
     options += ["--middleware", "inference.middleware.RentrollMiddleware"]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *options]
     with (folder / "log").open("wb") as log:
@@ -115,7 +128,7 @@ def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         )
     try:
         _wait_until_healthy(process, port, folder / "log")
-        yield Server(folder, port)
+        yield Server(folder, port, traces)
         process.send_signal(signal.SIGTERM)
         process.wait(STOP_S)
     finally:
@@ -263,3 +276,27 @@ def test_sixty_streams_at_once_are_all_counted_to_the_token(server: Server) -> N
 
     for label, tokens in asyncio.run(crowd()):
         assert server.record(label)[1].delivered_tokens == tokens
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_vllm_traces_lies_below_the_span_of_the_door_and_counts_the_same(
+    server: Server, streamed: bool
+) -> None:
+    trace, client = f"{7 + streamed:032x}", f"{9:016x}"
+    body = chat(7, **STREAM, **USAGE) if streamed else chat(7)
+    headers = (("traceparent", f"00-{trace}-{client}-01"),)
+    answer = asyncio.run(server.client.post(CHAT, body, headers))
+    assert answer is not None
+    found = server.traces.of_trace(
+        trace, lambda spans: {"chat tiny", "llm_request"} <= {one.name for one in spans}
+    )
+    (door,) = [one for one in found if one.name == "chat tiny"]
+    (engine,) = [one for one in found if one.name == "llm_request"]
+    assert (door.parent, engine.parent) == (client, door.span)
+    ours, its = door.attributes, engine.attributes
+    assert ours["rentroll.tenant"] == "acme"
+    assert answer.headers["x-request-id"] == f"rr1-{ours['rentroll.request_id']}"
+    assert ours["rentroll.request_id"] in its["gen_ai.request.id"]
+    assert ours["gen_ai.usage.output_tokens"] == its["gen_ai.usage.completion_tokens"] == 7
+    assert ours["gen_ai.usage.input_tokens"] == its["gen_ai.usage.prompt_tokens"]
+    assert ours["gen_ai.response.finish_reasons"] == ["length"]

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,22 @@ import pytest
 
 from inference.door_records import carried
 from inference.queued_steps import step_of
+from inference.spool import Position, read_spool, segment_numbers, segment_path
 from schemas.errors import SettingsError
 from schemas.ids import uuid7
-from tests.engine.spool_reading import Books, read_books, residues_ns
+from tests.engine.spool_reading import (
+    ALL_RECORDS,
+    Books,
+    books_of,
+    frames_apart,
+    read_books,
+    residues_ns,
+)
 
 pytestmark = pytest.mark.engine
 REQUESTS = 300
+MORE_THAN_FIT = 120
+"""Into a spool of 64 KiB."""
 NOW_MS = 1_790_000_000_000
 SHARED = list(range(10, 160))
 """A prompt that several requests begin with, longer than a block: the cache holds it at last."""
@@ -142,6 +153,7 @@ def test_books_close_to_the_nanosecond_under_mixed_load_with_aborts(
     assert any(one.facts.cached_tokens for one in books.parts)
 
 
+@pytest.mark.deep
 def test_books_close_under_preemption_and_chunked_prefill(
     start_engine: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -149,6 +161,7 @@ def test_books_close_under_preemption_and_chunked_prefill(
     assert any(one.part.recomputed_tokens for one in books.parts)
 
 
+@pytest.mark.deep
 def test_books_close_when_steps_overlap(
     start_engine: Callable[..., Any], tmp_path: Path, overlapping_steps: None
 ) -> None:
@@ -163,6 +176,7 @@ def test_books_close_when_steps_overlap_and_requests_are_preempted(
     assert any(one.part.recomputed_tokens for one in books.parts)
 
 
+@pytest.mark.deep
 def test_reported_steps_are_what_the_requests_say_and_stay_so(
     start_engine: Callable[..., Any], tmp_path: Path, overlapping_steps: None
 ) -> None:
@@ -209,6 +223,43 @@ def test_failure_of_the_accounting_fails_no_request_and_closes_no_interval(
     assert len(books.parts) == len(load.prompts)
     assert_tokens_as_the_client_saw_them(books, load)
     assert any(attributed for _, attributed in residues_ns(books))
+
+
+def test_full_disk_that_counts_serves_everybody_and_what_the_engine_lost_shows(
+    start_engine: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small: dict[str, int | str] = {
+        "SPOOL_MAX_BYTES": 65_536,
+        "SPOOL_SEGMENT_BYTES": 8_192,
+        "SPOOL_WHEN_FULL": "count",
+    }
+    # Marks fill it, too, by the time that passes.
+    small["MARK_MS"] = 5_000
+    for name, value in small.items():
+        monkeypatch.setenv(f"RENTROLL_INFERENCE_{name}", str(value))
+    engine = start_engine()
+    load = Load(engine, seed=4)
+    load.run(MORE_THAN_FIT)
+    (spool,) = (tmp_path / "host" / "engines").iterdir()
+    before, position = read_spool(spool, Position(0, 0), ALL_RECORDS)
+    # A sidecar has read them, so there is room again.
+    for number in segment_numbers(spool)[:-1]:
+        segment_path(spool, number).unlink()
+    load.run(MORE_THAN_FIT + 20)
+    engine.engine_core.shutdown()
+    after, _ = read_spool(spool, position, ALL_RECORDS)
+    books = books_of(frames_apart(before + after))
+    assert_tokens_as_the_client_saw_them(books, load)
+    found = [part.part.ordinal for part in books.parts]
+    assert found == sorted(set(found))
+    assert 0 < len(found) < len(load.prompts)
+    assert found[-1] == len(load.prompts)
+    assert "usage.lost" in books.kinds
+    # Somewhere an interval has parts that are in no record, or is itself in none.
+    joined = all(
+        before.interval.end_ns == after.interval.start_ns for before, after in pairwise(books.spans)
+    )
+    assert not joined or any(attributed for _, attributed in residues_ns(books))
 
 
 def test_vllm_without_a_hook_is_refused_by_name() -> None:

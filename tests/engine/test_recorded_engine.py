@@ -53,6 +53,7 @@ def test_recorded_steps_replay_bit_by_bit_under_preemption_and_aborts(
     assert spans == [record.interval for record in books.spans]
 
 
+@pytest.mark.deep
 def test_engine_attributes_by_its_profile_and_names_it(
     start_engine: Callable[..., Any],
     tiny_model: Path,

@@ -7,9 +7,11 @@ from inference.attribution import (
     AttributionModel,
     EngineProfile,
     FixedMarginal,
+    Line,
     StepWork,
     attribute,
     split,
+    split_line,
 )
 from inference.attribution_models import MODELS
 from schemas.apportion import apportion
@@ -117,3 +119,25 @@ def test_fast_split_is_apportion(total: int, weights: list[int]) -> None:
     except ConservationError:
         found = None
     assert found == expected
+
+
+@given(
+    total=st.integers(1, 10**13),
+    base=st.integers(0, 10**15),
+    each=st.integers(0, 10**9),
+    contexts=st.lists(st.integers(0, 10**6), min_size=1, max_size=40),
+)
+def test_split_by_a_line_is_the_split_by_its_weights(
+    total: int, base: int, each: int, contexts: list[int]
+) -> None:
+    line = Line(base, each, contexts)
+    ties = ids[: len(contexts)]
+    try:
+        wanted = split(total, line.weights(), ties)
+    except ConservationError:
+        wanted = []
+    try:
+        found = split_line(total, line, ties)
+    except ConservationError:
+        found = []
+    assert found == wanted

@@ -16,7 +16,7 @@ from inference.sidecar_status import SidecarStatus, read_status
 from infra.process_mark import ProcessMark
 
 
-def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 120) -> None:
     """Wait until a condition holds, or fail with what was waited for."""
     deadline_s = time.monotonic() + timeout_s
     while not condition():
@@ -58,7 +58,7 @@ class ServeRun:
             "RENTROLL_INFERENCE_HOST_FOLDER": str(self.host),
             "RENTROLL_INFERENCE_DOOR_KEYS_FILE": str(self.folder / "keys.json"),
             "RENTROLL_INFERENCE_DOOR_KEYS_REFRESH_S": "1",
-            "RENTROLL_INFERENCE_DRAIN_S": "20",
+            "RENTROLL_INFERENCE_DRAIN_S": "60",
             "RENTROLL_INFERENCE_MARK_MS": "200",
             "COLUMNS": "300",
         }
@@ -106,7 +106,7 @@ class ServeRun:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def ended(self, timeout_s: float = 60) -> int:
+    def ended(self, timeout_s: float = 180) -> int:
         """Exit status of the command."""
         assert self.process is not None
         return self.process.wait(timeout_s)

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from infra.kafka.topics import ensure_topics
 from tests.engine.served.chaos_host import ChaosHost, Executor
-from tests.engine.served.chaos_kills import STATUS, Kill, plan_kills, strike
+from tests.engine.served.chaos_kills import STATUS, WHATS, Kill, What, plan_kills, strike
 from tests.engine.served.chaos_report import ChaosReport
 from tests.engine.served.chaos_traffic import ChaosTraffic
 from tests.engine.served.host import write_model
@@ -64,6 +64,7 @@ def run_chaos(
     requests: int,
     seed: int,
     kills: int,
+    whats: Sequence[What] = WHATS,
     executor: Executor = "uni",
     threads: int = THREADS,
     say: Callable[[str], None] = lambda _: None,
@@ -71,7 +72,7 @@ def run_chaos(
 ) -> ChaosReport:
     """One run, from the first boot to the last byte on Kafka; nothing of it stays."""
     host = ChaosHost(folder)
-    planned = plan_kills(seed, requests, kills, executor)
+    planned = plan_kills(seed, requests, kills, executor, whats)
     try:
         host.open(bootstrap, model, executor)
         traffic = ChaosTraffic(host, seed)

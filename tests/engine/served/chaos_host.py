@@ -30,7 +30,7 @@ Executor = Literal["uni", "mp"]
 """Whether the engine computes in its own process, vLLM's choice for one GPU, or in a worker's."""
 TENANTS = {1: "acme", 2: "bolt", 3: "carp", 4: "drip"}
 LIMITED, FORGED = 4, 5
-READY_S = 400
+READY_S = 900
 _AGAIN_S = 0.2
 
 
@@ -101,6 +101,11 @@ class ChaosHost(ServeRun):
                 if not _nobody_listens(error):
                     raise
                 time.sleep(_AGAIN_S)
+
+    def address(self) -> str:
+        """Where it serves, once it does."""
+        assert self.serving.wait(READY_S), "the server did not come back"
+        return self.base_url
 
     def headers(self, key: int, label: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._keys[key]}", "X-Request-Id": label}

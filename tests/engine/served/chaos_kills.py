@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -87,10 +87,12 @@ class Kill:
         return self.what != "sidecar"
 
 
-def plan_kills(seed: int, requests: int, kills: int, executor: Executor) -> list[Kill]:
+def plan_kills(
+    seed: int, requests: int, kills: int, executor: Executor, whats: Sequence[What] = WHATS
+) -> list[Kill]:
     """Every kind in turn, in a seeded order, at seeded moments."""
     dice = random.Random(seed * 31 + 7)
-    kinds = [what for what in WHATS if what != "worker" or executor == "mp"]
+    kinds = [what for what in whats if what != "worker" or executor == "mp"]
     whats = [kinds[number % len(kinds)] for number in range(kills)]
     dice.shuffle(whats)
     places = sorted(dice.sample(range(requests // 20, requests * 19 // 20), kills))

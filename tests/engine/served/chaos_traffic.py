@@ -1,22 +1,18 @@
 """Mixed traffic for a host that is killed: every way for a request to end, of four tenants."""
 
-import json
 import random
-import socket
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urlsplit
 
 from tests.engine.served.chaos_host import FORGED, LIMITED, TENANTS, ChaosHost
-from tests.engine.served.host import MODEL
+from tests.engine.served.leaving import LEAVING
 from tests.engine.served.traffic import (
     CHAT,
     COMPLETIONS,
     KINDS,
     WITH_USAGE,
-    Host,
     Seen,
     Send,
     chat,
@@ -31,42 +27,8 @@ SOME_TOKENS = list(range(3, 260))
 """A random model soon takes one of these: it then stops by itself."""
 
 
-def leave_at_once(host: Host, dice: random.Random, key: int, seen: Seen) -> None:
-    """Ask for a stream and hang up before its first token, within 30 ms."""
-    assert isinstance(host, ChaosHost)
-    body = {"model": MODEL, "stream": True, **completion(dice, max_tokens=300)}
-    data = json.dumps(body).encode()
-    host.serving.wait()
-    where = urlsplit(host.base_url)
-    lines = [f"POST /{COMPLETIONS} HTTP/1.1", f"Host: {where.netloc}"]
-    lines += ["Content-Type: application/json", f"Content-Length: {len(data)}"]
-    lines += [f"{name}: {text}" for name, text in host.headers(key, seen.label).items()]
-    head = "\r\n".join([*lines, "", ""]).encode()
-    seen.cut = True
-    try:
-        with socket.create_connection((where.hostname, where.port), timeout=5) as connection:
-            connection.sendall(head + data)
-            time.sleep(dice.random() * 0.03)
-    except OSError as error:
-        seen.broken = repr(error)
-
-
-def cut_near_the_end(host: Host, dice: random.Random, key: int, seen: Seen) -> None:
-    """Hang up one or two tokens before the last one."""
-    tokens = dice.randint(10, 50)
-    body = completion(dice, max_tokens=tokens)
-    stream(host, key, seen, COMPLETIONS, body, cut=tokens - dice.randint(1, 2))
-
-
 MORE: list[tuple[str, Send]] = [
-    ("cut at once", leave_at_once),
-    ("cut near the end", cut_near_the_end),
-    (
-        "gone soon",
-        lambda h, d, k, s: whole(
-            h, k, s, CHAT, chat(d, max_tokens=900, _timeout=0.05 + d.random() / 5)
-        ),
-    ),
+    *LEAVING,
     (
         "stop token",
         lambda h, d, k, s: whole(

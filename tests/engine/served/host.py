@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import requests
@@ -26,7 +26,7 @@ from schemas.units import NS_PER_MS
 from tests.support.doors import bearer, door_key, snapshot
 from tests.support.source import ROOT
 
-READY_S = 600
+READY_S = 900
 MODEL = "tiny"
 OPTIONS = (
     "--served-model-name tiny --load-format dummy --enforce-eager --dtype float32"
@@ -65,6 +65,8 @@ class ServedHost:
     With `bootstrap` it publishes, too; `MODEL` in `options` is the folder of the model.
     """
 
+    environment_of_its_own: ClassVar[dict[str, str]] = {}
+
     def __init__(
         self, folder: Path, model: Path, options: str = "", *, bootstrap: str = "", **settings: Any
     ) -> None:
@@ -81,7 +83,7 @@ class ServedHost:
         )
         self.model = model
         self._options = f"{OPTIONS} {options}".replace("MODEL", str(self.model)).split()
-        self.url = f"http://127.0.0.1:{free_port()}"
+        self.base_url = f"http://127.0.0.1:{free_port()}"
         self.log = folder / "server.log"
         keys = [door_key(1), door_key(2, tenant="bolt", project="search")]
         now_ms = SystemClock().now_ns() // NS_PER_MS
@@ -123,12 +125,27 @@ class ServedHost:
     ) -> requests.Response:
         """A request of one tenant, streamed if the body says so; `label` is what it calls it."""
         return requests.post(
-            f"{self.url}/{endpoint}",
+            f"{self.base_url}/{endpoint}",
             json={"model": MODEL, **body},
-            headers={"Authorization": bearer(key), "X-Request-Id": label},
+            headers=self.headers(key, label),
             stream=bool(body.get("stream")),
             timeout=(5, body.pop("_timeout", 300)),
         )
+
+    @property
+    def pid(self) -> int:
+        """Of the API server, or of whoever minds several."""
+        return self._process.pid
+
+    def command(self, words: list[str]) -> list[str]:
+        """The words that start the server; for another kind of host."""
+        return words
+
+    def headers(self, key: int, label: str) -> dict[str, str]:
+        return {"Authorization": bearer(key), "X-Request-Id": label}
+
+    def address(self) -> str:
+        return self.base_url
 
     def engine_pids(self) -> list[int]:
         """Of the engines that live, by what they wrote when they booted."""
@@ -189,9 +206,11 @@ class ServedHost:
         for name in self.settings.model_fields_set:
             value = getattr(self.settings, name)
             environment[f"RENTROLL_INFERENCE_{name.upper()}"] = str(value)
-        port = self.url.rsplit(":", 1)[1]
+        environment |= self.environment_of_its_own
+        port = self.base_url.rsplit(":", 1)[1]
         command = [str(python), "-m", "vllm.entrypoints.cli.main", "serve", str(self.model)]
         command += ["--port", port, *self._options]
+        command = self.command(command)
         with self.log.open("wb") as log:
             return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 

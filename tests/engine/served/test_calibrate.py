@@ -45,6 +45,7 @@ def calibrate(*words: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.deep
 def test_engine_is_measured_and_its_profile_saved(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "tiny.json"
     done = calibrate(str(model), "--out", str(out), *OPTIONS.split())
@@ -56,6 +57,7 @@ def test_engine_is_measured_and_its_profile_saved(model: Path, tmp_path: Path) -
     assert f"{out}: tiny on 1 x cpu" in done.stdout
 
 
+@pytest.mark.deep
 def test_engine_that_does_not_start_is_an_error_with_its_last_words(tmp_path: Path) -> None:
     out = tmp_path / "tiny.json"
     done = calibrate(str(tmp_path / "nowhere"), "--out", str(out))

@@ -40,6 +40,7 @@ def still_there(folder: Path) -> list[str]:
     return found
 
 
+@pytest.mark.deep
 def test_a_served_model_and_a_trace_are_billed_in_one_period_and_everybody_counts_the_same(
     tmp_path: Path,
 ) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.engine.served.host import ServedHost
-from tests.engine.served.more_kinds import ADAPTER, CROWD, MORE_KINDS, OPTIONS
 from tests.engine.served.story import (
     assert_counts_are_the_clients,
     assert_intervals_close,
@@ -16,9 +15,8 @@ from tests.engine.served.story import (
     requests_of,
     say,
     told,
-    told_by_kind,
 )
-from tests.engine.served.traffic import KINDS, Traffic
+from tests.engine.served.traffic import Traffic
 from tests.support.serve_runs import wait_for
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1_800)]
@@ -26,43 +24,7 @@ ROUNDS = 3
 """Requests of each kind."""
 
 
-def test_every_kind_of_request_becomes_one_event_with_the_clients_counts(
-    tmp_path: Path, model: Path
-) -> None:
-    kinds = KINDS + MORE_KINDS
-    host = ServedHost(tmp_path, model, OPTIONS)
-    try:
-        host.wait_ready()
-        seen = Traffic(host, seed=1, kinds=kinds).run(ROUNDS * len(kinds))
-        seen += Traffic(host, seed=2, kinds=CROWD).run(8)
-    finally:
-        host.end()
-    events = events_of(host)
-    requests = requests_of(events)
-    say(told(seen, events))
-    say(told_by_kind(seen, requests))
-    assert [one.broken for one in seen if one.broken] == []
-    compared = assert_counts_are_the_clients(host, seen, requests)
-    assert compared > len(seen) // 2
-    assert not any(one.data.unaccounted_ns for one in intervals_of(events))
-    # Each of these has answers with usage; a kind that the server turns down compares nothing.
-    answered = {one.kind for one in seen if one.status == 200 and one.output_tokens is not None}
-    assert {"beams", "logprobs", "structured", "think", "tool named", "adapter"} <= answered
-    called = {one.kind for one in seen if one.tool_calls}
-    assert called == {"tool named stream", "tool auto", "tool auto stream"}
-    outcomes = Counter(event.data.outcome for event in requests.values())
-    assert outcomes["client_gone"] >= 3 * ROUNDS
-    assert outcomes["refused"] >= 3 * ROUNDS
-    assert not outcomes["error"]
-    answers = [one for one in seen if one.request]
-    adapters = {one.kind: requests[one.request[4:]].data.adapter for one in answers}
-    adapted = {kind for kind, name in adapters.items() if name == ADAPTER}
-    assert adapted == {"adapter", "adapter stream"}
-    parts = [part for event in requests.values() for part in event.data.parts]
-    assert sum(part.recomputed_tokens for part in parts) > 0
-    assert any(event.data.input_cache_read_tokens for event in requests.values())
-
-
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("engine", "server"),
     [(True, False), (False, True), (True, True)],

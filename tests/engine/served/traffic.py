@@ -23,6 +23,10 @@ class Host(Protocol):
         self, endpoint: str, *, key: int, label: str = ..., **body: Any
     ) -> requests.Response: ...
 
+    def address(self) -> str: ...
+
+    def headers(self, key: int, label: str) -> dict[str, str]: ...
+
 
 @dataclass
 class Seen:
@@ -71,6 +75,8 @@ class Traffic:
     host: Host
     seed: int
     kinds: list[tuple[str, "Send"]] = field(default_factory=lambda: KINDS)
+    told_apart: str = "client"
+    """What each calls its request, with a number."""
     seen: list[Seen] = field(default_factory=list)
     begun: int = 0
     """About how many have been sent: enough to tell when it is in the middle."""
@@ -85,7 +91,7 @@ class Traffic:
         self.begun += 1
         kind, send = self.kinds[number % len(self.kinds)]
         key = 1 + number % 2
-        seen = Seen(kind, "acme" if key == 1 else "bolt", label=f"client {number}")
+        seen = Seen(kind, "acme" if key == 1 else "bolt", label=f"{self.told_apart} {number}")
         return send_one(self.host, send, key, seen, random.Random(self.seed * 1_000_003 + number))
 
 
