@@ -60,6 +60,8 @@ chaos-engine: vllm .venv/.dev ## Kill a served engine's processes under mixed lo
 	@$(BIN)/python -m tests.engine.served.chaos $(ENGINE_CHAOS_ARGS)
 bench-ingest: .venv/.runtime ## Measure ingest: a million events, beside a naive agent and a bare consumer
 	@$(BIN)/python -m bench.ingest $(BENCH_ARGS)
+bench-replay: .venv/.runtime ## Measure replay from the archive and from Kafka against ingest
+	@$(BIN)/python -m bench.replay $(BENCH_ARGS)
 bench-simulate: .venv/.runtime ## Measure the simulator: events a second to disk
 	@$(BIN)/python -m bench.simulate $(BENCH_ARGS)
 bench-attribution: .venv/.runtime ## Compare attribution with the Shapley value, over mixes of traffic

@@ -230,7 +230,8 @@ def test_dropped_ledger_is_rebuilt_to_the_same_digests(
     books.writer.write(late.records)
     books.close()
     view = "SELECT * FROM usage_hourly ORDER BY ALL"
-    runs = "SELECT hour, run_id, position, digest, offsets, events, rows FROM rollup_runs FINAL ORDER BY ALL"
+    columns = "hour, run_id, position, digest, offsets, events, rows"
+    runs = f"SELECT {columns} FROM rollup_runs FINAL ORDER BY ALL"
     before = [books.client.query(one).result_rows for one in (view, runs)]
     archive = archive_of(tmp_path / "a", everything([*hosts, late]))
     target = target_of(books, clickhouse_url)
