@@ -189,12 +189,16 @@ class Archiver:
                 if self._mine.get(place) is chain:
                     self._group.read_from(place, chain.head.end)
 
-    async def _note_gap(self, place: Place, chain: _Chain) -> None:
-        """Put on record that the log no longer has what should be archived next."""
+    async def _log_start(self, place: Place) -> int:
+        """The first offset that the log still has."""
         bounds = await self._patiently(
             partial(self._group.bounds, [place]), "asking for the log's start"
         )
-        start = bounds[place][0]
+        return bounds[place][0]
+
+    async def _note_gap(self, place: Place, chain: _Chain) -> None:
+        """Put on record that the log no longer has what should be archived next."""
+        start = await self._log_start(place)
         if start <= chain.head.end:
             return
         missing = gap(place, chain.head, start)
@@ -213,8 +217,9 @@ class Archiver:
         fresh = records.without_those_before(chain.expected)
         if not len(fresh):
             return
-        if fresh.offsets[0] > chain.expected:
-            # Compaction leaves holes; retention leaves a log that begins later.
+        hole = fresh.offsets[0] > chain.expected
+        # Compaction leaves holes too; only retention leaves a log that begins behind one.
+        if hole and await self._log_start(place) > chain.expected:
             await self._write(place, chain)
             if self._mine.get(place) is chain:
                 await self._note_gap(place, chain)

@@ -49,7 +49,7 @@ def log_of(bootstrap: str) -> Log:
     consumer.assign(places)
     ends = consumer.end_offsets(places)
     found: Log = {}
-    while any(consumer.position(place) < ends[place] for place in places):
+    while any((consumer.position(place) or 0) < ends[place] for place in places):
         for place, records in consumer.poll(timeout_ms=500).items():
             for one in records:
                 found[place.topic, place.partition, one.offset] = (one.key, one.value)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from infra.clickhouse.client import connect
+from infra.objects.folder import FolderObjects
 from infra.store.decisions import append_decision
 from schemas.errors import IngestError
 from schemas.periods import HOUR, Period, parse_hour, parse_period
@@ -16,7 +17,7 @@ from streams.replay_reading import ArchiveSource
 from streams.settings import StreamSettings
 from tests.support.archives import append_records, archive_of, raw_records
 from tests.support.closing import Books, states
-from tests.support.events import HOUR_MS, OCTOBER_MS, HostScript, one_busy_hour, rewritten
+from tests.support.events import HOUR_MS, OCTOBER_MS, HostScript, Record, one_busy_hour, rewritten
 
 OCTOBER = parse_period("2026-10")
 FIRST_HOURS = Period(OCTOBER.start, OCTOBER.start + 3 * HOUR, "three hours")
@@ -37,7 +38,7 @@ def hosts(books: Books) -> list[HostScript]:
     return [first, second]
 
 
-def everything(hosts: list[HostScript]) -> list:
+def everything(hosts: list[HostScript]) -> list[Record]:
     return [record for host in hosts for record in host.records]
 
 
@@ -199,17 +200,15 @@ def test_old_records_are_left_out_and_read_only_if_they_matter(
     """A closed host of long ago fills the archive's first files; its time was long before."""
     archive = archive_of(tmp_path / "whole", everything(hosts))
     total = replayed(books, clickhouse_url, archive).loaded.records
-    aged = Archive(open_aged(tmp_path / "aged", everything(hosts)))
+    aged = aged_archive(tmp_path / "aged", everything(hosts))
     found = replayed(books, clickhouse_url, aged)
     assert found.identical
     assert found.older_too
     assert found.loaded.records == total
 
 
-def open_aged(root: Path, records: list):
+def aged_archive(root: Path, records: list[Record]) -> Archive:
     """The same archive, as if the broker's clock had been years behind when it took the usage."""
-    from infra.objects.folder import FolderObjects
-
     archive = Archive(FolderObjects(root))
     by_topic: dict[str, list[bytes | None]] = {}
     for record in records:
@@ -219,7 +218,7 @@ def open_aged(root: Path, records: list):
         if topic == "usage.v1":
             raw.timestamps_ms = [1_000 + n for n in range(len(values))]
         append_records(archive, (topic, 0), raw)
-    return FolderObjects(root)
+    return archive
 
 
 def test_dropped_ledger_is_rebuilt_to_the_same_digests(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from schemas.tables import Table
 from streams.archive_records import batches_of, from_parquet, table_of_records, to_parquet
 from streams.columns import gather
-from streams.decode import Decoded, decode
+from streams.decode import Decoded, Refused, decode
 from streams.record_batch import RecordBatch
 from streams.replay_reading import regrouped
 from tests.support.archives import raw_records
@@ -49,7 +49,7 @@ def rows_as_bytes(parts: Sequence[Decoded], *, transport: bool = True) -> dict[T
     return found
 
 
-def refused(parts: Sequence[Decoded]) -> list[object]:
+def refused(parts: Sequence[Decoded]) -> list[Refused]:
     return sorted((one for part in parts for one in part.refused), key=lambda one: one.offset)
 
 
