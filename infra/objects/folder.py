@@ -45,7 +45,7 @@ class FolderObjects:
         path = self._path(name)
         try:
             return path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
         except OSError as error:
             raise ServerError(f"cannot read {path}: {error}") from error

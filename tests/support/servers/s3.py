@@ -28,7 +28,7 @@ app = create_backend_app("s3")
 run_simple("127.0.0.1", int(sys.argv[1]), app, threaded=False)
 """
 """One request at a time: between two of moto's threads a conditional write is not atomic."""
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 180
 _numbers = count(1)
 
 
