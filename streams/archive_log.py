@@ -3,6 +3,7 @@
 The batch transport of ingest drops what the archive must keep: keys, timestamps, headers.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any
 
@@ -109,9 +110,11 @@ async def read_range(
     Raises:
         IngestError: If the broker stops answering before the end, or has some of it no more.
     """
-    consumer: Any = _reader(bootstrap, fetch_bytes)
     wanted = {TopicPartition(*place): (start, end) for place, (start, end) in ranges.items()}
     wanted = {tp: (start, end) for tp, (start, end) in wanted.items() if start < end}
+    if not wanted:
+        return
+    consumer: Any = _reader(bootstrap, fetch_bytes)
     await _started(consumer, bootstrap)
     try:
         consumer.assign(list(wanted))
@@ -200,6 +203,8 @@ async def _started(consumer: Any, bootstrap: str) -> None:
     except KafkaError as error:
         await consumer.stop()
         raise IngestError(f"Kafka at {bootstrap}: {error!r}") from error
+    # A consumer stopped before its own task has begun passes on that task's cancellation.
+    await asyncio.sleep(0)
 
 
 def _reader(bootstrap: str, fetch_bytes: int, topics: Collection[str] = ()) -> Any:

@@ -183,15 +183,24 @@ def test_killed_at_every_step_no_range_is_lost_or_doubled(
 
 
 def test_archiver_that_does_not_know_that_it_lost_its_partitions_changes_nothing(
-    sent: SentLog, archivers_of: Callable[..., Archivers], store: Engine
+    sent: SentLog,
+    archivers_of: Callable[..., Archivers],
+    store: Engine,
+    tmp_path: Path,
+    migrated_sqlite_file: Path,
 ) -> None:
-    """It is stopped until the group has given it up, and goes on with what it had in memory."""
+    """It is stopped until the group has given it up, and goes on with what it had in memory.
+
+    Each has a SQLite store of its own: a stopped process keeps the lock that it may hold.
+    """
     archivers = archivers_of("zombie")
     zombie = archivers.start()
     manifest = Path(archivers.url) / "usage.v1/00000/manifest"
     _wait_until(lambda: manifest.is_dir() and any(manifest.iterdir()), archivers)
     zombie.send_signal(signal.SIGSTOP)
     sent.send(traffic("meanwhile", 600).records)
+    shutil.copy(migrated_sqlite_file, tmp_path / "heir.db")
+    archivers.store_url = f"sqlite:///{tmp_path}/heir.db"
     heir = archivers.start()
     everything = log_of(sent.bootstrap)
     objects = open_objects(archivers.url)
@@ -202,7 +211,10 @@ def test_archiver_that_does_not_know_that_it_lost_its_partitions_changes_nothing
         one.send_signal(signal.SIGTERM)
         assert ended(one) == 0, archivers.logs()
     assert archived_records(objects) == everything
-    assert verify(Archive(objects), recorded_in(store)).faults == []
+    heirs_store = open_store(archivers.store_url)
+    for known in (store, heirs_store):
+        assert verify(Archive(objects), recorded_in(known)).faults == []
+    heirs_store.dispose()
 
 
 def test_archive_in_s3_is_killed_and_finished_like_one_in_a_folder(
