@@ -179,7 +179,8 @@ def test_killed_at_every_step_no_range_is_lost_or_doubled(
         found = verify(Archive(objects), recorded_in(store))
         store.dispose()
         assert found.faults == [], step
-        assert found.leftovers == (step == "after-file:2"), step
+        # None where its heir happened to write the same range: the same name, the same bytes.
+        assert found.leftovers <= (step == "after-file:2"), step
 
 
 def test_archiver_that_does_not_know_that_it_lost_its_partitions_changes_nothing(
