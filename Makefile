@@ -31,7 +31,14 @@ help: ## Show what each target does
 	@VIRTUAL_ENV=.venv $(UV) install --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 
-setup: .venv/.dev ## Install everything a developer needs
+# An environment of its own: its pins of boto3 and ours of ClickHouse's client exclude each other.
+.venv/.s3: .venv/bin/uv tests/support/servers/s3_server.lock
+	@echo "installing the S3 server that tests of the archive talk to"
+	@$(BIN)/uv venv --quiet --clear .venv/s3
+	@VIRTUAL_ENV=.venv/s3 $(UV) install --quiet --require-hashes -r tests/support/servers/s3_server.lock
+	@touch $@
+
+setup: .venv/.dev .venv/.s3 ## Install everything a developer needs
 demo: .venv/.runtime ## A served model and a trace become invoices: the whole pipeline, once
 	@UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/rentroll demo $(DEMO_ARGS)
 format: .venv/.dev ## Rewrite the code in the house format
@@ -44,7 +51,7 @@ layers: .venv/.dev ## Check who may import whom
 	@$(BIN)/lint-imports
 check: lint types layers ## Lint, types, import contracts, repo rules
 	@$(BIN)/pytest -q tests/repo
-test: check $(if $(ENGINE_HERE),vllm) ## Everything CI runs
+test: check .venv/.s3 $(if $(ENGINE_HERE),vllm) ## Everything CI runs
 	@$(BIN)/pytest --no-skips --hypothesis-profile=ci tests
 ifneq ($(ENGINE_HERE),)
 	@$(MAKE) --no-print-directory test-engine ENGINE_ARGS='-m "not deep"'
@@ -60,6 +67,8 @@ chaos-engine: vllm .venv/.dev ## Kill a served engine's processes under mixed lo
 	@$(BIN)/python -m tests.engine.served.chaos $(ENGINE_CHAOS_ARGS)
 bench-ingest: .venv/.runtime ## Measure ingest: a million events, beside a naive agent and a bare consumer
 	@$(BIN)/python -m bench.ingest $(BENCH_ARGS)
+bench-replay: .venv/.runtime ## Measure replay from the archive and from Kafka against ingest
+	@$(BIN)/python -m bench.replay $(BENCH_ARGS)
 bench-simulate: .venv/.runtime ## Measure the simulator: events a second to disk
 	@$(BIN)/python -m bench.simulate $(BENCH_ARGS)
 bench-attribution: .venv/.runtime ## Compare attribution with the Shapley value, over mixes of traffic
@@ -75,6 +84,7 @@ docs: .venv/.runtime ## Generate the settings tables of docs/settings.md
 lock: .venv/bin/uv ## Pin every dependency again, with hashes
 	@VIRTUAL_ENV=.venv $(UV) compile -q --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 	@VIRTUAL_ENV=.venv $(UV) compile -q --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	@VIRTUAL_ENV=.venv $(UV) compile -q --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "make lock" tests/support/servers/s3_server.in -o tests/support/servers/s3_server.lock
 lock-vllm: .venv/.runtime ## Pin the packages of the CPU engine again, with hashes
 	@$(BIN)/python -m inference.vllm_lock
 clean: ## Remove what was built and what the local stack keeps

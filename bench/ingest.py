@@ -57,7 +57,7 @@ def main() -> int:
     with ExitStack() as servers:
         bootstrap = servers.enter_context(kafka())
         url = servers.enter_context(clickhouse())
-        bytes_per_event = 0 if asked.filled else _fill(bootstrap, asked.events, console)
+        bytes_per_event = 0 if asked.filled else fill(bootstrap, asked.events, console)
         results: dict[str, dict[str, Any]] = {}
         for contender in asked.only or CONTENDERS:
             with console.status(f"{contender} runs"):
@@ -80,7 +80,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _fill(bootstrap: str, events: int, console: Console) -> int:
+def fill(bootstrap: str, events: int, console: Console) -> int:
     """Fill the topic as our emitter would: lz4, batched; returns the mean bytes of a value."""
     ensure_topics(bootstrap)
     producer = KafkaProducer(

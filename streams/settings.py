@@ -67,6 +67,42 @@ class StreamSettings(BaseSettings):
     ingest_report_s: int = Field(
         default=10, ge=1, le=3_600, description="between lines and files of statistics"
     )
+    archive_url: str | None = Field(
+        default=None,
+        description="folder, or s3://, gs://, az:// URL; unset: `archive` in the stack's folder",
+    )
+    archive_group: str = Field(
+        default="rentroll-archive-1",
+        min_length=1,
+        max_length=128,
+        description="consumer group that shares the partitions out among archivers",
+    )
+    archive_file_records: int = Field(
+        default=200_000, ge=1, le=10_000_000, description="records of one file, about"
+    )
+    archive_file_bytes: int = Field(
+        default=64 * 2**20, ge=2**16, le=2**29, description="keys and values of one file, about"
+    )
+    archive_buffer_bytes: int = Field(
+        default=192 * 2**20,
+        ge=2**20,
+        le=2**34,
+        description="keys and values that wait in memory, over all partitions",
+    )
+    archive_wait_s: int = Field(
+        default=300, ge=1, le=86_400, description="longest that a record waits to be archived"
+    )
+    replay_rows: int = Field(
+        default=50_000, ge=1, le=500_000, description="records of one insert of a replay, about"
+    )
+    replay_threads: int = Field(
+        default=3, ge=1, le=64, description="batches that a replay decodes and inserts at once"
+    )
+    replay_skew_s: int = Field(
+        default=86_400,
+        ge=0,
+        description="how far clocks may be apart when a replay leaves old records out",
+    )
     close_grace_s: int = Field(
         default=86_400,
         ge=0,

@@ -197,3 +197,15 @@ tenant_access = Table(
 
 Replace `tenant_key`, and what pseudonyms stood for can no longer be found out.
 """
+
+archive_heads = Table(
+    "archive_heads",
+    metadata,
+    Column("topic", String(249), primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("end_offset", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("recorded_at_ms", BigInteger, nullable=False),
+)
+"""Append-only: every entry of the archive's manifests. Who cuts a chain cannot cut this too."""

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, Engine, Table, delete, insert, select, text, 
 from sqlalchemy.exc import IntegrityError
 
 from infra.store.tables import (
+    archive_heads,
     decisions,
     invoices,
     periods,
@@ -17,6 +18,14 @@ from infra.store.tables import (
 )
 
 APPEND_ONLY: dict[Table, dict[str, Any]] = {
+    archive_heads: {
+        "topic": "usage.v1",
+        "partition": 0,
+        "number": 1,
+        "end_offset": 1,
+        "sha256": "a" * 64,
+        "recorded_at_ms": 1,
+    },
     decisions: {
         "position": 1,
         "kind": "declared-loss",

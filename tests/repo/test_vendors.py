@@ -18,6 +18,7 @@ IMPORTERS: dict[str, set[str]] = {
     "chdb": {"infra/clickhouse/local.py"},
     "kafka": {"infra/kafka/*.py", "inference/publisher.py"},
     "aiokafka": {
+        "streams/archive_log.py",  # records with their keys, times and headers, by plain consumers
         "streams/batch_transport.py",  # Faust's driver, and the private names that we lean on
         "streams/group.py",  # the fenced commit
         "streams/log_totals.py",  # the log's own count, by a reader that is not ours
@@ -30,6 +31,7 @@ IMPORTERS: dict[str, set[str]] = {
     "torch": {"inference/convert_gguf.py"},
     "opentelemetry": {"inference/door_spans.py"},
     "openai": {"rentroll/demo_traffic.py"},
+    "obstore": {"infra/objects/cloud.py"},
     "typst": {"billing/statement_pdf.py"},
     "jinja2": {"billing/statement_html.py"},
     "yaml": {"billing/yaml_source.py", "inference/simulate/lined_yaml.py"},

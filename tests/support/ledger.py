@@ -96,7 +96,7 @@ def _row(record: Record, offset: int) -> tuple[Table, dict[str, Any]]:
         return tables.ENGINE_PARTS, row | {"tenant": event.subject} | data
     if isinstance(event, EngineInterval):
         return tables.ENGINE_INTERVALS, row | _interval(event)
-    data_text = json.dumps(event.model_dump(mode="json")["data"], separators=(",", ":"))
+    data_text = json.dumps(event.model_dump()["data"], sort_keys=True, separators=(",", ":"))
     return tables.FLEET_EVENTS, row | {
         "type": event.type,
         "subject": event.subject,
