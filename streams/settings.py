@@ -77,6 +77,11 @@ class StreamSettings(BaseSettings):
         ge=3_600,
         description="how long before its source opened a request may have been admitted",
     )
+    close_clock_ahead_s: int = Field(
+        default=300,
+        ge=0,
+        description="an event dated further ahead of now says that its host's clock is wrong",
+    )
     close_batch_hours: int = Field(
         default=64, ge=1, le=744, description="hours that are rolled up and published together"
     )
