@@ -197,3 +197,13 @@ tenant_access = Table(
 
 Replace `tenant_key`, and what pseudonyms stood for can no longer be found out.
 """
+
+end_user_labels = Table(
+    "end_user_labels",
+    metadata,
+    Column("tenant", String(128), primary_key=True),
+    Column("pseudonym", String(32), primary_key=True),
+    Column("label", String(512), nullable=False),
+    Column("noted_at_ms", BigInteger, nullable=False),
+)
+"""What a pseudonym in events stands for, where it is kept at all. Rows are deleted on request."""
