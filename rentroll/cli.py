@@ -29,6 +29,7 @@ COMMAND_MODULES = (
     "rentroll.stream_commands",
     "rentroll.close_commands",
     "rentroll.completeness_commands",
+    "rentroll.retention_commands",
     "rentroll.price_commands",
     "rentroll.billing_commands",
     "rentroll.invoice_commands",

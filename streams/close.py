@@ -19,6 +19,7 @@ from streams.completeness import HourFindings, Patience, SourceState, reasons_to
 from streams.completeness_decisions import Decisions, read_decisions
 from streams.completeness_ledger import Ledger, read_offsets
 from streams.completeness_reading import read_sources
+from streams.retention import refuse_dropped
 from streams.rollup import NO_COUNT, NO_SUMS, HourSums, hour_at, refuse_unequal_ledger
 from streams.rollup_sql import HourRange
 from streams.settings import StreamSettings
@@ -141,8 +142,9 @@ def close_hours(
 
     Raises:
         ConservationError: If a count differs between two readings; nothing of that hour is shown.
-        ContractError: If a decision in the store cannot be read.
+        ContractError: If a decision in the store cannot be read, or the hours' events were dropped.
     """
+    refuse_dropped(store, period)
     run = _prepare(
         client, store, period, clock=clock, settings=settings or StreamSettings(), progress=progress
     )

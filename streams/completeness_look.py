@@ -15,6 +15,7 @@ from streams.completeness_decisions import DECLARE_LOSS, Decisions, read_decisio
 from streams.completeness_ledger import Ledger, batch_table, read_offsets
 from streams.completeness_reading import read_sources
 from streams.completeness_sql import unregistered
+from streams.retention import refuse_dropped
 from streams.rollup_sql import HourRange
 from streams.settings import StreamSettings
 
@@ -64,8 +65,9 @@ def look_at(
     """Prove every source that matters to `period`; nothing is decided or published.
 
     Raises:
-        ContractError: If a decision in the store cannot be read.
+        ContractError: If a decision in the store cannot be read, or the hours' events were dropped.
     """
+    refuse_dropped(store, period)
     ledger = Ledger(client, read_offsets(client), settings or StreamSettings())
     hours = HourRange(
         int(period.start.timestamp()) * MS_PER_S, int(period.end.timestamp()) * MS_PER_S

@@ -1,6 +1,8 @@
 """The configuration of `streams`, and the only place that reads it; prefix RENTROLL_."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -103,3 +105,38 @@ class StreamSettings(BaseSettings):
     close_max_reasons: int = Field(
         default=20, ge=1, description="reasons spelt out for one held hour; the rest is counted"
     )
+
+
+class RetentionSettings(BaseSettings):
+    """How long the ledger keeps what; a month goes as a whole, and only when nobody needs it."""
+
+    model_config = SettingsConfigDict(env_prefix="RENTROLL_", frozen=True, extra="ignore")
+
+    retention_events_days: int = Field(
+        default=3_660,
+        ge=31,
+        description="requests, parts and intervals of a month are kept for so long after its end",
+    )
+    retention_rollups_days: int = Field(
+        default=3_660, ge=31, description="the hourly roll-ups of a month, likewise"
+    )
+    retention_correctable_days: int = Field(
+        default=400,
+        ge=31,
+        description="a period may be corrected for so long after its end; till then all is kept",
+    )
+
+    @model_validator(mode="after")
+    def _keep_what_is_needed(self) -> Self:
+        if self.retention_events_days < self.retention_correctable_days:
+            raise ValueError(
+                f"retention_events_days: {self.retention_events_days} is less than"
+                f" retention_correctable_days {self.retention_correctable_days}: a correction rates"
+                " a period from its events again"
+            )
+        if self.retention_rollups_days < self.retention_events_days:
+            raise ValueError(
+                f"retention_rollups_days: {self.retention_rollups_days} is less than"
+                f" retention_events_days {self.retention_events_days}: roll-ups are what is billed"
+            )
+        return self

@@ -52,11 +52,8 @@ def note_end_users(store: Engine, found: Iterable[EndUser]) -> int:
     with store.begin() as connection:
         take_turns(connection, "end_user_labels")
         keys = _tenant_keys(connection)
-        known = set(
-            connection.execute(
-                select(end_user_labels.c.tenant, end_user_labels.c.pseudonym)
-            ).tuples()
-        )
+        rows = connection.execute(select(end_user_labels.c.tenant, end_user_labels.c.pseudonym))
+        known = {(row.tenant, row.pseudonym) for row in rows}
         for one in found:
             key = keys.get(one.tenant)
             if key is None or pseudonym(key, END_USER, one.label) != one.pseudonym:

@@ -36,18 +36,19 @@ def ask(label: str | None = "mona", why: str = "request R-4") -> Erasure:
 
 
 def test_label_that_a_door_saw_is_kept_once(store: Engine, tenant_key: str, tmp_path: Path) -> None:
-    notes = LabelNotes(tmp_path)
+    host = tmp_path / "host"
+    notes = LabelNotes(host)
     (mona,) = seen(tenant_key, "mona")
     for _ in range(2):
         notes.note("acme", mona.pseudonym, "mona", 10**9)
-    (file,) = tmp_path.rglob("*.jsonl")
+    (file,) = host.rglob("*.jsonl")
     assert file.stat().st_mode & 0o777 == 0o600
     assert len(file.read_text().splitlines()) == 1
 
-    assert collect_labels(store, tmp_path) == 1
+    assert collect_labels(store, host) == 1
 
-    assert [one for one in tmp_path.rglob("*") if one.is_file()] == []
-    assert collect_labels(store, tmp_path) == 0
+    assert [one for one in host.rglob("*") if one.is_file()] == []
+    assert collect_labels(store, host) == 0
     assert pseudonyms_of(store, "acme", "mona") == [mona.pseudonym]
 
 

@@ -37,11 +37,15 @@ def without(host: HostScript, *sequences: int) -> list[Record]:
 
 
 def living(name: str = "a", host: str = "host-1") -> HostScript:
-    """Two requests and an interval in the first hour, two requests and no interval after it."""
+    """Two requests in the first hour, which is proven; two in the second that no range covers.
+
+    Sequences: 1 opened, 2 and 3 requests, 4 and 5 intervals, 6 and 7 requests.
+    """
     script = HostScript(name, host=host)
     for minute in (1, 2):
         script.request(OCTOBER_MS + minute * MINUTE_MS)
     script.interval(OCTOBER_MS + HOUR_MS)
+    script.interval(OCTOBER_MS + HOUR_MS + MINUTE_MS // 2)
     for minute in (61, 62):
         script.request(OCTOBER_MS + minute * MINUTE_MS)
     return script
@@ -51,17 +55,18 @@ def test_lost_tail_is_named_and_holds_only_what_it_may_belong_to(books: Books) -
     host = living()
     host.interval(OCTOBER_MS + 2 * HOUR_MS)
     books.register(host)
-    books.writer.write(without(host, 6, 7))
+    books.writer.write(without(host, 7, 8))
 
-    assert states(books.close()) == ["held", "held", "held"]
-    books.writer.write([host.records[6]])
-    closing = books.close()
+    assert states(books.close()) == ["published", "held", "held"]
+    (tail,) = look(books).holes
+    assert (tail.source, tail.host, tail.replicas) == (host.source, "host-1", ("replica-1",))
+    assert (tail.first, tail.last) == (5, None)
 
-    assert states(closing) == ["published", "held", "held"]
-    found = look(books)
-    assert [(one.source, one.first, one.last) for one in found.holes] == [(host.source, 5, None)]
-    assert found.holes[0].replicas == ("replica-1",)
-    assert found.holes[0].host == "host-1"
+    books.writer.write([host.records[7]])
+    assert states(books.close()) == ["published", "held", "held"]
+    hole, tail = look(books).holes
+    assert (hole.first, hole.last) == (7, 7)
+    assert (tail.first, tail.last) == (8, None)
 
 
 def test_source_that_died_for_good_ends_by_declaration(books: Books) -> None:
@@ -70,11 +75,11 @@ def test_source_that_died_for_good_ends_by_declaration(books: Books) -> None:
     unseen = host.request(OCTOBER_MS + HOUR_MS + 20 * MINUTE_MS)
     books.register(host)
     books.writer.write(one for one in host.records if one is not unseen)
-    assert states(books.close()) == ["held"] * 3
+    assert states(books.close()) == ["published", "held", "held"]
 
     declared = declare(books, host.source)
 
-    assert (declared.first, declared.last) == (7, SEQUENCE_MAX)
+    assert (declared.first, declared.last) == (8, SEQUENCE_MAX)
     closing = books.close()
     assert states(closing) == ["published"] * 3
     assert [one.events for one in closing.hours] == [2, 2, 0]
@@ -194,7 +199,7 @@ def test_only_the_whole_unsigned_tail_can_be_declared_gone(books: Books) -> None
     host = living()
     books.register(host)
     books.writer.write(host.records)
-    with pytest.raises(ContractError, match="only be gone from sequence 4 on, not from 6"):
+    with pytest.raises(ContractError, match="only be gone from sequence 5 on, not from 6"):
         declare(books, host.source, first=6)
 
 
@@ -274,6 +279,7 @@ def two_sources(books: Books, *, write: bool = True) -> tuple[HostScript, HostSc
     """One engine's life in two sources; the part of ordinal 2 ended in one and came in the next."""
     one = HostScript("one")
     one.request(OCTOBER_MS + MINUTE_MS)
+    one.interval(OCTOBER_MS + 9 * MINUTE_MS)
     one.interval(OCTOBER_MS + 10 * MINUTE_MS)
     one.request(OCTOBER_MS + 11 * MINUTE_MS)
     two = one.followed_by("two", OCTOBER_MS + 12 * MINUTE_MS)
@@ -303,12 +309,12 @@ def test_part_lost_with_the_older_source_is_missed_by_the_interval_of_the_next(
     books: Books,
 ) -> None:
     one, two = two_sources(books, write=False)
-    books.writer.write([*without(one, 4), *two.records])
+    books.writer.write([*without(one, 5), *two.records])
     reason = first(books.close()).reason
-    assert "(host host-1): sequence 4 is missing" in reason
+    assert "(host host-1): sequence 5 is missing" in reason
     assert "1 of its 2 parts are missing" in reason
 
-    declare(books, one.source, first=4, last=4)
+    declare(books, one.source, first=5, last=5)
 
     assert states(books.close()) == ["published"] * 3
 
@@ -318,6 +324,7 @@ def test_engine_goes_on_from_a_source_that_closed_before_the_first_hour(books: B
     one.request(OCTOBER_MS + MINUTE_MS)
     one.interval(OCTOBER_MS + 10 * MINUTE_MS)
     two = one.followed_by("two", OCTOBER_MS + 50 * MINUTE_MS)
+    two.interval(OCTOBER_MS + HOUR_MS)
     two.request(OCTOBER_MS + HOUR_MS + MINUTE_MS)
     two.interval(OCTOBER_MS + 2 * HOUR_MS)
     two.closed(OCTOBER_MS + 2 * HOUR_MS)
