@@ -82,7 +82,7 @@ def _stored(client: Client, events: int) -> Iterator[tuple[Column, float]]:
         "SELECT column, sum(column_data_compressed_bytes) FROM system.parts_columns"
         " WHERE active AND database = currentDatabase() AND table = 'usage_events' GROUP BY column"
     ).result_rows
-    sizes = dict(rows)
+    sizes: dict[str, int] = {row[0]: row[1] for row in rows}
     for column in USAGE_EVENTS.columns:
         yield column, sizes[column.name] / events
 

@@ -86,7 +86,7 @@ def _measured(workers: int, bootstrap: str, url: str, events: int) -> float:
     if rows != events:
         raise SystemExit(f"{workers} workers: {rows} rows, expected {events}")
     busy = [one for one in results if one["inserts"]]
-    cpu_us = sum(one["cpu_s"] for one in busy) / events * 1e6
+    cpu_us = float(sum(one["cpu_s"] for one in busy)) / events * 1e6
     wall_s = max(one["ended"] for one in busy) - min(one["joined"] for one in busy)
     print(
         f"{workers} workers ({len(busy)} had partitions): {events / wall_s:,.0f} events/s,"

@@ -93,6 +93,7 @@ def _proof(view: StatementView) -> list[str]:
         f"Price book  {view.price_book}  {view.price_book_sha256}",
         f"Rated by    {view.rating_version}",
         *(f"Log read    {name} up to offset {offset}" for name, offset in view.offsets),
+        *(f"Declared lost: {loss}" for loss in view.losses),
         *(f"Run         {run.hour[:16]}Z  {run.run_id[:12]}  {run.digest}" for run in view.runs),
     ]
 

@@ -117,6 +117,7 @@ class StatementView:
     rating_version: str
     runs: tuple[RunView, ...]
     offsets: tuple[tuple[str, str], ...]
+    losses: tuple[str, ...]
 
 
 def view_of(source: StatementSource, settings: BillingSettings) -> StatementView:
@@ -168,6 +169,7 @@ def view_of(source: StatementSource, settings: BillingSettings) -> StatementView
         rating_version=invoice.rating_version,
         runs=tuple(RunView(run.hour, run.run_id, run.digest) for run in invoice.runs),
         offsets=tuple((name, f"{offset:,}") for name, offset in sorted(invoice.offsets.items())),
+        losses=source.losses,
     )
 
 

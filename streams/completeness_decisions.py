@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from infra.store.decisions import DECLARE_LOSS
 from schemas.errors import ContractError
 from schemas.units import SEQUENCE_MAX
 
-DECLARE_LOSS = "declare_loss"
 SETTLE_CONFLICT = "settle_conflict"
 _HASH_DIGITS = 32
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from sqlalchemy import Engine
 
 from infra.clickhouse.client import Client, external
-from infra.store.decisions import Decision, decisions_after
+from infra.store.decisions import DECLARE_LOSS, Decision, decisions_after
 from schemas.clock import Clock
 from schemas.periods import Period
 from schemas.units import MS_PER_HOUR, MS_PER_S, NS_PER_MS, SEQUENCE_MAX
 from streams.close_hours import read_books
 from streams.completeness import HourFindings, Patience, SourceState, reasons_to_hold
-from streams.completeness_decisions import DECLARE_LOSS, Decisions, read_decisions
+from streams.completeness_decisions import Decisions, read_decisions
 from streams.completeness_ledger import Ledger, batch_table, read_offsets
 from streams.completeness_reading import read_sources
 from streams.completeness_sql import unregistered

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 
 from infra.clickhouse.client import Client
-from infra.store.decisions import append_decision
+from infra.store.decisions import DECLARE_LOSS, append_decision
 from schemas.clock import Clock
 from schemas.errors import ContractError
 from schemas.periods import Period
 from schemas.units import NS_PER_MS, SEQUENCE_MAX
 from streams.completeness import SourceState
-from streams.completeness_decisions import DECLARE_LOSS
 from streams.completeness_look import first_unproven, look_at
 
 

@@ -252,7 +252,7 @@ def test_clock_that_went_back_behind_a_watermark_is_named_and_recloses_the_hour(
 
     assert (first(closing).events, first(closing).changed) == (3, True)
     (alarm,) = closing.sources[0].clock_alarms
-    assert "the request at sequence 8 belongs to 2026-10-01T00:00Z" in alarm
+    assert "the request at sequence 9 belongs to 2026-10-01T00:00Z" in alarm
     assert "the clock went back" in alarm
 
 
