@@ -8,7 +8,8 @@ from sqlalchemy import Engine, select
 from billing.price_books import load_book
 from billing.usage_reader import read_days
 from infra.clickhouse.client import Client
-from infra.store.decisions import DECLARE_LOSS, decisions_after
+from infra.decision_kinds import DECLARE_LOSS
+from infra.store.decisions import decisions_after
 from infra.store.runs import runs_between
 from infra.store.tables import invoices, tenants
 from schemas.billing import Invoice, Statement

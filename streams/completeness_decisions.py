@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from infra.store.decisions import DECLARE_LOSS
+from infra.decision_kinds import DECLARE_LOSS
 from schemas.errors import ContractError
 from schemas.units import SEQUENCE_MAX
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from sqlalchemy import Engine
 
 from infra.clickhouse.client import Client, external
-from infra.store.decisions import DECLARE_LOSS, Decision, decisions_after
+from infra.decision_kinds import DECLARE_LOSS
+from infra.store.decisions import Decision, decisions_after
 from schemas.clock import Clock
 from schemas.periods import Period
 from schemas.units import MS_PER_HOUR, MS_PER_S, NS_PER_MS, SEQUENCE_MAX

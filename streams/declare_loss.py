@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 
 from infra.clickhouse.client import Client
-from infra.store.decisions import DECLARE_LOSS, append_decision
+from infra.decision_kinds import DECLARE_LOSS
+from infra.store.decisions import append_decision
 from schemas.clock import Clock
 from schemas.errors import ContractError
 from schemas.periods import Period

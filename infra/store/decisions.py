@@ -7,9 +7,6 @@ from sqlalchemy import Connection, Engine, func, insert, select
 from infra.store.engine import take_turns
 from infra.store.tables import decisions
 
-DECLARE_LOSS = "declare_loss"
-"""The kind that both closing and statements read: events that are lost for good."""
-
 
 @dataclass(frozen=True, slots=True)
 class Decision:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from infra.store.decisions import DECLARE_LOSS, append_decision
+from infra.decision_kinds import DECLARE_LOSS
+from infra.store.decisions import append_decision
 from infra.store.hours import period_problems
 from infra.store.runs import runs_between
 from schemas.ids import derived_entropy, digest_of_hashes, uuid7

@@ -2,7 +2,7 @@
 
 import pytest
 
-from infra.store.decisions import DECLARE_LOSS
+from infra.decision_kinds import DECLARE_LOSS
 from schemas.errors import ContractError
 from streams.completeness_decisions import SETTLE_CONFLICT, read_decisions
 
