@@ -9,7 +9,6 @@ from rentroll.close_commands import HourOption, PeriodOption, ledger_and_store, 
 completeness = typer.Typer(
     name="completeness",
     invoke_without_command=True,
-    help="What is proven of every source, what is missing, and how to fill it.",
 )
 
 

@@ -21,7 +21,7 @@ from schemas.errors import ContractError
 from schemas.periods import Period, parse_period
 from schemas.units import NS_PER_MS
 from streams.retention_sql import told_later
-from streams.settings import RetentionSettings
+from streams.settings import StreamSettings
 
 DROP_MONTHS = "drop_months"
 EVENT_TABLES = ("usage_events", "engine_parts", "engine_intervals")
@@ -47,10 +47,10 @@ class Month:
 
 
 def plan_retention(
-    client: Client, store: Engine, *, clock: Clock, settings: RetentionSettings | None = None
+    client: Client, store: Engine, *, clock: Clock, settings: StreamSettings | None = None
 ) -> list[Month]:
     """Every month in the ledger, oldest first, with what may be dropped of it; looks only."""
-    wanted = settings or RetentionSettings()
+    wanted = settings or StreamSettings()
     now = utc(clock.now_ns())
     return [
         *_months(client, store, EVENT_TABLES, wanted.retention_events_days, now),

@@ -105,13 +105,6 @@ class StreamSettings(BaseSettings):
     close_max_reasons: int = Field(
         default=20, ge=1, description="reasons spelt out for one held hour; the rest is counted"
     )
-
-
-class RetentionSettings(BaseSettings):
-    """How long the ledger keeps what; a month goes as a whole, and only when nobody needs it."""
-
-    model_config = SettingsConfigDict(env_prefix="RENTROLL_", frozen=True, extra="ignore")
-
     retention_events_days: int = Field(
         default=3_660,
         ge=31,

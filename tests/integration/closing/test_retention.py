@@ -9,14 +9,14 @@ from schemas.errors import ContractError
 from schemas.periods import Period, parse_period
 from streams.completeness_look import look_at
 from streams.retention import EVENT_TABLES, Month, drop_months, plan_retention
-from streams.settings import RetentionSettings
+from streams.settings import StreamSettings
 from tests.support.closing import Books, states
 from tests.support.events import HOUR_MS, OCTOBER_MS, HostScript, one_busy_hour
 
 OCTOBER, NOVEMBER = parse_period("2026-10"), parse_period("2026-11")
 NOVEMBER_MS = OCTOBER_MS + 31 * 24 * HOUR_MS
 DAY_NS = 24 * HOUR_MS * 1_000_000
-SHORT = RetentionSettings(
+SHORT = StreamSettings(
     retention_events_days=60, retention_rollups_days=3_660, retention_correctable_days=60
 )
 
@@ -113,6 +113,7 @@ def test_month_with_an_hour_that_is_not_published_stays(books: Books) -> None:
 
 def test_month_in_which_a_source_began_that_tells_of_a_kept_month_stays(books: Books) -> None:
     host = HostScript("a", opened_ms=NOVEMBER_MS - HOUR_MS)
+    host.interval(NOVEMBER_MS - HOUR_MS // 2)
     host.request(NOVEMBER_MS - HOUR_MS // 2)
     host.interval(NOVEMBER_MS)
     host.request(NOVEMBER_MS + HOUR_MS // 2)
