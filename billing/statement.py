@@ -1,5 +1,6 @@
 """Loads what a tenant's statement says: its invoice as stored, its days, its names, its prices."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sqlalchemy import Engine, select
@@ -7,11 +8,15 @@ from sqlalchemy import Engine, select
 from billing.price_books import load_book
 from billing.usage_reader import read_days
 from infra.clickhouse.client import Client
+from infra.decision_kinds import DECLARE_LOSS
+from infra.store.decisions import decisions_after
+from infra.store.runs import runs_between
 from infra.store.tables import invoices, tenants
 from schemas.billing import Invoice, Statement
 from schemas.errors import ContractError
 from schemas.periods import Period
 from schemas.prices import PriceBook
+from schemas.units import MS_PER_S
 
 DRAFT_DIGITS = 8
 
@@ -25,6 +30,7 @@ class StatementSource:
     customer_email: str
     hold_reason: str
     book: PriceBook
+    losses: tuple[str, ...] = ()
 
 
 def load_statement(
@@ -66,4 +72,25 @@ def load_statement(
         customer_email=row.email,
         hold_reason=row.hold_reason,
         book=load_book(store, invoice.price_book_sha256),
+        losses=tuple(declared_losses(store, period, invoice)),
     )
+
+
+def declared_losses(store: Engine, period: Period, invoice: Invoice) -> Iterator[str]:
+    """Losses that were declared since the period began and counted when its runs were made.
+
+    One that was declared before is about events before: a source sends its events in order.
+    """
+    named = {run.run_id for run in invoice.runs}
+    counted = max(
+        (
+            run.header.decisions_position
+            for run in runs_between(store, period.start, period.end)
+            if run.header.run_id in named
+        ),
+        default=0,
+    )
+    began_ms = int(period.start.timestamp()) * MS_PER_S
+    for one in decisions_after(store, 0):
+        if one.kind == DECLARE_LOSS and one.position <= counted and one.decided_at_ms >= began_ms:
+            yield f"decision {one.position} of {one.decided_by}: {one.subject}: {one.reason}"

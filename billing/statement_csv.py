@@ -71,6 +71,8 @@ def _rows(view: StatementView) -> Iterator[dict[str, str]]:
             "output_tokens": str(day.used.output_tokens),
             "gpu_ns": str(day.used.gpu_ns),
         }
+    for loss in view.losses:
+        yield {"record": "loss", "text": loss}
     for run in view.runs:
         yield {"record": "run", "hour": run.hour, "run_id": run.run_id, "digest": run.digest}
 

@@ -94,6 +94,7 @@ def _proof(view: StatementView) -> list[str]:
         f"Rated by    {view.rating_version}",
         f"Events root {view.events_root}",
         *(f"Log read    {name} up to offset {offset}" for name, offset in view.offsets),
+        *(f"Declared lost: {loss}" for loss in view.losses),
         *(f"Run         {run.hour[:16]}Z  {run.run_id[:12]}  {run.digest}" for run in view.runs),
     ]
 

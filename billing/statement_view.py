@@ -118,6 +118,7 @@ class StatementView:
     events_root: str
     runs: tuple[RunView, ...]
     offsets: tuple[tuple[str, str], ...]
+    losses: tuple[str, ...]
 
 
 def view_of(source: StatementSource, settings: BillingSettings) -> StatementView:
@@ -170,6 +171,7 @@ def view_of(source: StatementSource, settings: BillingSettings) -> StatementView
         events_root=invoice.events_root,
         runs=tuple(RunView(run.hour, run.run_id, run.digest) for run in invoice.runs),
         offsets=tuple((name, f"{offset:,}") for name, offset in sorted(invoice.offsets.items())),
+        losses=source.losses,
     )
 
 

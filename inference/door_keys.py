@@ -5,7 +5,6 @@ once knew. So keys lie in one file, replaced whole; no file, an unreadable first
 than the bound means that nobody is admitted.
 """
 
-import hmac
 import os
 import tempfile
 import time
@@ -15,6 +14,7 @@ from typing import Literal
 import msgspec
 
 from inference.settings import InferenceSettings
+from infra.pseudonyms import pseudonym
 from schemas.units import MS_PER_S, NS_PER_MS
 
 CLOCK_SKEW_MS = 300_000
@@ -48,8 +48,7 @@ class DoorTenant(msgspec.Struct, frozen=True, kw_only=True):
 
     def pseudonym(self, purpose: str, text: str) -> str:
         """An HMAC of `text` that only this tenant has, as 32 hex digits."""
-        message = f"{purpose}\0{text}".encode()
-        return hmac.digest(bytes.fromhex(self.tenant_key), message, "sha256").hex()[:32]
+        return pseudonym(self.tenant_key, purpose, text)
 
 
 class KeySnapshot(msgspec.Struct, frozen=True, kw_only=True):

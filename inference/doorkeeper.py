@@ -33,8 +33,10 @@ from inference.door_delivery import Delivery, Ending
 from inference.door_keys import KeyIndex, KeyRing
 from inference.door_ledger import DoorLedger, open_ledger
 from inference.door_records import DoorClose, DoorOpen, carried
+from inference.end_user_labels import LabelNotes
 from inference.settings import InferenceSettings
 from inference.sidecar_status import read_status, sidecar_metrics
+from infra.pseudonyms import END_USER
 from schemas.clock import Clock
 from schemas.fields import NAME_PATTERN
 from schemas.units import NS_PER_MS
@@ -95,6 +97,7 @@ class Doorkeeper:
         self.settings = settings
         self._ring = ring
         self._limiter = RateLimiter()
+        self._labels = LabelNotes(settings.host_folder) if settings.door_keep_labels else None
         self._limited: KeyIndex | None = None
         self.informed = False
         self.closing = False
@@ -235,13 +238,16 @@ class Doorkeeper:
         now_ns = self.ledger.now_ns()
         known = len(wanted.model) <= _NAME_LENGTH_MAX and _NAME.fullmatch(wanted.model)
         user = wanted.end_user
+        end_user = bearer.tenant.pseudonym(END_USER, user) if user else ""
+        if user and self._labels is not None:
+            self._labels.note(bearer.tenant.tenant, end_user, user, now_ns)
         return DoorOpen(
             id=self.ledger.mint(now_ns),
             tenant=bearer.tenant.tenant,
             project=bearer.key.project,
             api_key=bearer.key.key_id,
             client_request_id=visit.client_request_id,
-            end_user=bearer.tenant.pseudonym("end-user", user) if user else "",
+            end_user=end_user,
             endpoint=visit.endpoint,
             service_tier=tier,
             model=wanted.model if known else "",

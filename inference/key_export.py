@@ -5,7 +5,9 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from inference.door_keys import DoorKey, DoorTenant, KeySnapshot, write_snapshot
+from inference.end_user_labels import take_labels
 from infra.store.api_keys import list_keys, list_tenant_access
+from infra.store.end_users import note_end_users
 from schemas.clock import Clock
 from schemas.units import NS_PER_MS
 
@@ -45,3 +47,15 @@ def export_keys(store: Engine, path: Path, clock: Clock) -> KeySnapshot:
     )
     write_snapshot(path, snapshot)
     return snapshot
+
+
+def collect_labels(store: Engine, host_folder: Path) -> int:
+    """Bring the end users' labels that this host's doors saw into the store; how many were new.
+
+    A file goes when the store has it: after a crash in between it is read again, and known.
+    """
+    noted = 0
+    for path, found in take_labels(host_folder):
+        noted += note_end_users(store, found)
+        path.unlink()
+    return noted

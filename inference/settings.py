@@ -174,6 +174,10 @@ class InferenceSettings(BaseSettings):
         default=False,
         description="the engine schedules by priority; otherwise no tier is above standard",
     )
+    door_keep_labels: bool = Field(
+        default=False,
+        description="tell the billing store which label each end user's pseudonym stands for",
+    )
     door_share_prefix_cache: bool = Field(
         default=False, description="one prefix cache for all tenants, who can then time each other"
     )

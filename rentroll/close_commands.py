@@ -1,4 +1,4 @@
-"""`rentroll close` and `rentroll completeness`: publish whole hours, or say what is missing."""
+"""`rentroll close`: publish whole hours, or say why they wait."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,6 @@ HourOption = Annotated[
 def register(app: typer.Typer) -> None:
     """Add this area's commands to the command line."""
     app.command(epilog="Example: [bold]rentroll close --period 2026-10[/]")(close)
-    app.command(epilog="Example: [bold]rentroll completeness --period 2026-10[/]")(completeness)
 
 
 def close(
@@ -43,7 +42,7 @@ def close(
     Safe to repeat: an hour whose events did not change publishes nothing, late events re-close
     their own hour, a held hour is looked at again. Ends with status 1 if an hour is held.
     """
-    wanted = _wanted(period, hour)
+    wanted = wanted_hours(period, hour)
     from rich.console import Console
 
     from rentroll.close_views import closing_report, closing_table, closing_totals
@@ -51,38 +50,20 @@ def close(
     from streams.close import close_hours
 
     console = Console()
-    with _ledger_and_store() as (client, store), _progress(console) as progress:
+    with ledger_and_store() as (client, store), _progress(console) as progress:
         closing = close_hours(client, store, wanted, clock=SystemClock(), progress=progress)
     if report is not None:
         report.write_text(json.dumps(closing_report(closing, wanted), indent=2) + "\n")
     console.print(closing_table(closing, wanted))
     console.print(closing_totals(closing))
+    for source in closing.sources:
+        for alarm in source.clock_alarms:
+            console.print(f"clock of host {source.host}: {alarm}", style="red", markup=False)
     if closing.held():
         raise typer.Exit(1)
 
 
-def completeness(period: PeriodOption = None, hour: HourOption = None) -> None:
-    """Show of every source what is proven: sequences, holes, signed ranges, GPU time lines.
-
-    Looks only: nothing is decided or published.
-    """
-    wanted = _wanted(period, hour)
-    from rich.console import Console
-
-    from rentroll.close_views import engines_table, problems_text, sources_table
-    from streams.close import prove_sources
-
-    console = Console()
-    with _ledger_and_store() as (client, store), console.status("reading the ledger"):
-        sources = prove_sources(client, store, wanted)
-    console.print(sources_table(sources, wanted))
-    console.print(engines_table(sources))
-    problems = problems_text(sources)
-    if problems:
-        console.print(problems)
-
-
-def _wanted(period: str | None, hour: str | None) -> "Period":
+def wanted_hours(period: str | None, hour: str | None) -> "Period":
     """The hours that were asked for; exactly one of the two options is given."""
     from schemas.periods import parse_hour, parse_period
 
@@ -92,7 +73,8 @@ def _wanted(period: str | None, hour: str | None) -> "Period":
 
 
 @contextmanager
-def _ledger_and_store() -> Iterator[tuple["Client", "Engine"]]:
+def ledger_and_store() -> Iterator[tuple["Client", "Engine"]]:
+    """The ledger and the billing store, as the settings or the local stack name them."""
     from infra.clickhouse.client import connect
     from infra.endpoints import resolve
     from infra.settings import InfraSettings

@@ -209,9 +209,11 @@ def export(
 def _export(store: "Engine", path: Path) -> None:
     from rich.console import Console
 
-    from inference.key_export import export_keys
+    from inference.key_export import collect_labels, export_keys
+    from inference.settings import InferenceSettings
     from schemas.clock import SystemClock
 
+    collect_labels(store, InferenceSettings().host_folder)
     snapshot = export_keys(store, path, SystemClock())
     Console(highlight=False).print(
         f"{len(snapshot.keys)} keys of {len(snapshot.tenants)} tenants in {path}",

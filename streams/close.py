@@ -17,7 +17,9 @@ from streams.close_hours import HourBooks, read_books
 from streams.close_publishing import Publication, Publisher
 from streams.completeness import HourFindings, Patience, SourceState, reasons_to_hold
 from streams.completeness_decisions import Decisions, read_decisions
-from streams.completeness_reading import Ledger, read_offsets, read_sources
+from streams.completeness_ledger import Ledger, read_offsets
+from streams.completeness_reading import read_sources
+from streams.retention import refuse_dropped
 from streams.rollup import NO_COUNT, NO_SUMS, HourSums, hour_at, refuse_unequal_ledger
 from streams.rollup_sql import HourRange
 from streams.settings import StreamSettings
@@ -140,8 +142,9 @@ def close_hours(
 
     Raises:
         ConservationError: If a count differs between two readings; nothing of that hour is shown.
-        ContractError: If a decision in the store cannot be read.
+        ContractError: If a decision in the store cannot be read, or the hours' events were dropped.
     """
+    refuse_dropped(store, period)
     run = _prepare(
         client, store, period, clock=clock, settings=settings or StreamSettings(), progress=progress
     )
@@ -170,11 +173,11 @@ def _prepare(
     decisions = read_decisions(
         (one.position, one.kind, one.subject) for one in decisions_after(store, 0)
     )
-    sources, any_source = read_sources(ledger, store, decisions, hours)
+    now_ms = clock.now_ns() // NS_PER_MS
+    sources, any_source = read_sources(ledger, store, decisions, hours, now_ms=now_ms)
     progress("sources", 0, total)
     books = read_books(ledger, sources, decisions, hours)
     progress("counted", 0, total)
-    now_ms = clock.now_ns() // NS_PER_MS
     return _Close(
         ledger=ledger,
         store=store,
@@ -301,19 +304,3 @@ def _record(run: _Close, hours: Sequence[int]) -> None:
             for hour in hours
         ],
     )
-
-
-def prove_sources(
-    client: Client, store: Engine, period: Period, settings: StreamSettings | None = None
-) -> list[SourceState]:
-    """What is proven of every source that matters to `period`; looks only, decides nothing.
-
-    Raises:
-        ContractError: If a decision in the store cannot be read.
-    """
-    ledger = Ledger(client, read_offsets(client), settings or StreamSettings())
-    decisions = read_decisions(
-        (one.position, one.kind, one.subject) for one in decisions_after(store, 0)
-    )
-    sources, _ = read_sources(ledger, store, decisions, hour_range(period))
-    return sources

@@ -18,7 +18,7 @@ from streams.close_sql import (
 )
 from streams.completeness import SourceState
 from streams.completeness_decisions import Decisions
-from streams.completeness_reading import Ledger, rejected_table, spans_table
+from streams.completeness_ledger import Ledger, rejected_table, spans_table
 from streams.completeness_sql import BATCH
 from streams.rollup import NO_COUNT, NO_SUMS, HourSums, LedgerCount
 from streams.rollup_sql import HourRange

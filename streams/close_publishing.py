@@ -12,7 +12,7 @@ from schemas.errors import ConservationError
 from schemas.tables import ROLLUP_RUNS
 from schemas.units import MS_PER_S, NS_PER_MS
 from streams.close_sql import RUNS, published_runs, run_sums, tenant_sums
-from streams.completeness_reading import Ledger
+from streams.completeness_ledger import Ledger
 from streams.rollup import (
     RULES_VERSION,
     HourSums,

@@ -22,9 +22,11 @@ class SourceState:
     """What is proven of one registered source.
 
     `opened_ms` is None where nothing of the source was seen at all. `final_sequence` is None
-    until a validly signed `source.closed` is there. `watermarks` ascend in both figures; one per
-    hour that they pass is enough. `problems` ascend by sequence. `lost_notices` are the sequence
-    and the number of requests of each `usage.lost`.
+    until a validly signed `source.closed` is there, or a person declared that the source is gone:
+    then `is_gone`, and it is the first sequence that is lost. `watermarks` ascend in both figures;
+    one per hour that they pass is enough. `problems` ascend by sequence. `lost_notices` are the
+    sequence and the number of requests of each `usage.lost`. `clock_alarms` say where the host's
+    clock was wrong; they hold nothing, for an event's hour is its id's, whatever the time was.
     """
 
     source: str
@@ -39,6 +41,12 @@ class SourceState:
     time_lines: dict[str, TimeLine] = field(default_factory=dict)
     unsigned_ranges: int = 0
     lost_notices: list[tuple[int, int]] = field(default_factory=list)
+    is_gone: bool = False
+    clock_alarms: list[str] = field(default_factory=list)
+
+    def replicas(self) -> list[str]:
+        """The replicas that its engines served."""
+        return sorted({line.replica for line in self.time_lines.values()})
 
     def lost_requests(self) -> int:
         """Requests that the source itself says it served and could not record."""
@@ -118,7 +126,7 @@ def needed_sequence(source: SourceState, end_ms: int) -> int | None:
 
 def _source_reasons(source: SourceState, end_ms: int) -> list[str]:
     if source.opened_ms is None:
-        if source.registered_ms < end_ms:
+        if source.registered_ms < end_ms and not source.is_gone:
             return [f"registered at {format_ms(source.registered_ms)}, but nothing of it is here"]
         return []
     if source.opened_ms >= end_ms:

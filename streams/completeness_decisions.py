@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from infra.decision_kinds import DECLARE_LOSS
 from schemas.errors import ContractError
 from schemas.units import SEQUENCE_MAX
 
-DECLARE_LOSS = "declare_loss"
 SETTLE_CONFLICT = "settle_conflict"
 _HASH_DIGITS = 32
 
@@ -28,12 +28,18 @@ class Decisions:
         """Declared losses of one source, `(first, last)` inclusive."""
         return self.losses.get(source, [])
 
+    def lost_from(self, source: str) -> int | None:
+        """From which sequence on all of a source is lost: it ended there without saying so."""
+        ends = [first for first, last in self.losses_of(source) if last == SEQUENCE_MAX]
+        return min(ends) if ends else None
+
 
 def read_decisions(rows: Iterable[tuple[int, str, str]]) -> Decisions:
     """Take in rows `(position, kind, subject)`; kinds about other things are passed over.
 
     The subject of `declare_loss` is JSON `{"source", "sequence_first", "sequence_last"}`, that of
-    `settle_conflict` is `{"event_id", "keep"}` with a content hash in hex, or "" for none.
+    `settle_conflict` is `{"event_id", "keep"}` with a content hash in hex, or "" for none. A loss
+    up to the highest possible sequence says that the source is gone and sends no more.
 
     Raises:
         ContractError: If a subject has another form: a decision must not be half understood.

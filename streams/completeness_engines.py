@@ -95,14 +95,15 @@ def check_engine(
         intervals: Proven intervals of one engine on one source, ascending by sequence.
         parts: Sums over its parts by the sequence of the interval that covers their ordinal.
         excused: Sequences whose content the ledger cannot have (dead letters, declared losses).
-            They excuse *missing* parts and intervals next to them, never surplus ones.
+            They excuse *missing* parts and intervals next to them, never surplus ones. 0 stands
+            for one on an earlier source since `before`, more than any sequence for a later one.
         before: The engine's last interval on an earlier source, if there is one.
     """
     problems: list[Problem] = []
     previous = before
     for index, one in enumerate(intervals):
         following = intervals[index + 1].sequence if index + 1 < len(intervals) else None
-        since = intervals[index - 1].sequence if index else 0
+        since = intervals[index - 1].sequence if index else -1
         text = _unjoined(previous, one)
         if text and not _any_between(excused, since, one.sequence):
             problems.append(Problem(one.sequence, text))
@@ -129,7 +130,13 @@ def _unjoined(previous: IntervalFacts | None, one: IntervalFacts) -> str:
     ]
     if not broken:
         return ""
-    return f"{_named(one)}: it does not join the interval before it: {', '.join(broken)}"
+    text = f"{_named(one)}: it does not join the interval before it: {', '.join(broken)}"
+    overlap_ns = left[2] - right[2]
+    return (
+        f"{text}; they overlap by {overlap_ns} ns: did the host's clock go back?"
+        if (overlap_ns > 0)
+        else text
+    )
 
 
 def _unequal(

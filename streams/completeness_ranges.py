@@ -10,6 +10,7 @@ from itertools import product
 from math import prod
 
 from schemas.ids import CONTENT_HASH_BYTES
+from schemas.units import SEQUENCE_MAX
 
 OTHER = 0
 DEAD_LETTER = 1
@@ -54,6 +55,7 @@ class RangeFindings:
     `rejected` are content hashes that share a sequence with the record the source signed.
     `unproven` are sequences whose range cannot be checked because of a declared loss: nobody's
     signature vouches for them any more, so they are not billed. `lost` counts the holes.
+    `last_by_hour` is the highest sequence of a proven request in each hour since the epoch.
     """
 
     spans: list[tuple[int, int]] = field(default_factory=list)
@@ -67,6 +69,12 @@ class RangeFindings:
     last_seen: int = 0
     lost: int = 0
     holes: list[tuple[int, int]] = field(default_factory=list)
+    last_by_hour: dict[int, int] = field(default_factory=dict)
+
+    def proves(self, sequence: int) -> bool:
+        """Whether a signed range vouches for that sequence."""
+        after = bisect_right(self.spans, (sequence, SEQUENCE_MAX))
+        return bool(after) and sequence <= self.spans[after - 1][1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +247,11 @@ class RangeVerifier:
                 ]
             elif hour != OTHER:
                 self.findings.usage_by_hour[hour] += count
+                self.findings.last_by_hour[hour] = next(
+                    self._sequences[index]
+                    for index in reversed(chosen)
+                    if self._hours[index] == hour
+                )
 
     def _unsigned(self, segment: _Segment) -> None:
         """Records that no range covers; excused where the range's carrier is declared lost."""

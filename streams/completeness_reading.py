@@ -1,36 +1,36 @@
 """Reads from the ledger and the store what is proven of every source, in bounded batches."""
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Engine, select
 
-from infra.clickhouse.client import Client, ExternalData, external
+from infra.clickhouse.client import ExternalData, external
 from infra.signing import range_is_signed
 from infra.store import tables
 from schemas.control import SourceClosed, SourceClosedData, SourceOpened
 from schemas.fleet import SignedRange
 from schemas.ids import CONTENT_HASH_BYTES
 from schemas.topics import event_type
+from schemas.units import MS_PER_S
 from schemas.usage import UsageLostData
-from streams.completeness import SourceState, Watermark, crossing_watermarks
+from streams.completeness import SourceState
+from streams.completeness_clock import find_wrong_clocks
 from streams.completeness_decisions import Decisions
-from streams.completeness_engines import IntervalFacts, PartsSum, TimeLine, check_engine
+from streams.completeness_identity import Identity
+from streams.completeness_ledger import END_OF_TIME_MS, Ledger, batch_table
 from streams.completeness_ranges import Problem, RangeClaim, RangeVerifier, Records
 from streams.completeness_sql import (
-    BATCH,
     CONTROL_ROWS,
+    ENGINES_OF_SOURCES,
     FIRST_SEEN,
     INTERVAL_COUNTS,
-    OFFSETS,
-    REJECTED,
-    SPANS,
-    interval_rows,
-    parts_by_interval,
+    LAST_SEEN,
+    range_rows,
     record_stream,
 )
-from streams.rollup_sql import HourRange, Offsets
+from streams.rollup_sql import HourRange
 from streams.settings import StreamSettings
 
 _OPENED = event_type(SourceOpened)
@@ -40,17 +40,7 @@ _STREAMING = {
     "max_bytes_before_external_sort": 500_000_000,
 }
 """Rows leave while they are read, and a sort larger than this goes to the server's disk."""
-_END_OF_TIME_MS = 4_102_444_800_000
 _U32_BYTES = 4
-
-
-@dataclass(slots=True)
-class Ledger:
-    """What every question to the ledger needs: the client, and how far the log had been read."""
-
-    client: Client
-    offsets: Offsets
-    settings: StreamSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +60,20 @@ class _Job:
     registered: _Registered
     state: SourceState
     claims: list[RangeClaim] = field(default_factory=list)
-    intervals: list[tuple[str, IntervalFacts]] = field(default_factory=list)
     verifier: RangeVerifier | None = None
 
 
-def read_offsets(client: Client) -> Offsets:
-    """The highest offset present in the ledger, plus one, per topic and partition.
+@dataclass(frozen=True, slots=True)
+class _Jobs:
+    """Sources to read, oldest first. Of `earlier` only what engines did there is of interest."""
 
-    From the ledger itself and not from the consumer group: what was read is what is there, and
-    it can be said again when the group is gone. That nothing below is missing is not taken from
-    the offsets at all; the sources' sequences prove it.
-    """
-    rows = client.query(OFFSETS).result_rows
-    return Offsets({(topic, partition): until for topic, partition, until in rows})
+    jobs: list[_Job]
+    earlier: list[_Job]
+    any_source: bool
 
 
 def read_sources(
-    ledger: Ledger, store: Engine, decisions: Decisions, hours: HourRange
+    ledger: Ledger, store: Engine, decisions: Decisions, hours: HourRange, *, now_ms: int
 ) -> tuple[list[SourceState], bool]:
     """What is proven of every registered source that matters to `hours`, oldest first.
 
@@ -94,21 +81,30 @@ def read_sources(
     that closed before the first hour does not matter any more: whatever it sent is older. Memory
     is bounded by the engine intervals of one batch of sources.
     """
-    jobs, any_source = _jobs(ledger, store, hours)
-    tails: dict[str, IntervalFacts] = {}
-    active = [job for job in jobs if job.state.opened_ms is not None]
-    for batch in _batches(ledger, active):
-        _prove_batch(ledger, batch, decisions, tails)
-    return [job.state for job in jobs], any_source
+    found = _jobs(ledger, store, decisions, hours)
+    active = sorted(
+        (job for job in (*found.earlier, *found.jobs) if job.state.opened_ms is not None),
+        key=_age,
+    )
+    if active:
+        since_ms = max((active[0].state.opened_ms or 0) - _lookback_ms(ledger.settings), 0)
+        batches = list(_batches(ledger, active))
+        for batch in batches:
+            _prove_batch(ledger, batch, decisions)
+        identity = Identity(ledger, [job.state for job in active], decisions, since_ms)
+        for batch in batches:
+            identity.check([job.state for job in batch])
+        find_wrong_clocks(ledger, [job.state for job in active], since_ms, now_ms)
+    return [job.state for job in found.jobs], found.any_source
 
 
-def _jobs(ledger: Ledger, store: Engine, hours: HourRange) -> tuple[list[_Job], bool]:
+def _jobs(ledger: Ledger, store: Engine, decisions: Decisions, hours: HourRange) -> _Jobs:
     """Every source with what its control events say, without those that cannot matter."""
     found = {
         one.source: _Job(one, SourceState(one.source, one.host, one.registered_ms))
         for one in _registered(store)
     }
-    batch = _batch_table(list(found))
+    batch = batch_table(list(found))
     rows = ledger.client.query(
         CONTROL_ROWS.format(offsets=ledger.offsets.condition()),
         external_data=external(batch=batch),
@@ -124,13 +120,62 @@ def _jobs(ledger: Ledger, store: Engine, hours: HourRange) -> tuple[list[_Job], 
             lost = UsageLostData.model_validate_json(body)
             job.state.lost_notices.append((sequence, lost.requests))
     unseen = [source for source, job in found.items() if job.state.opened_ms is None]
-    if unseen:
-        _take_first_seen(ledger, found, unseen)
+    for source, time_ms in _seen(ledger, FIRST_SEEN, unseen).items():
+        # A source whose opening is lost still opened: at the latest when its first event arose.
+        found[source].state.opened_ms = time_ms
+    _take_declared_ends(ledger, found, decisions)
     still_sending = _interval_counts(ledger, list(found), since_ms=hours.first_ms)
     any_source = any(job.state.opened_ms is not None for job in found.values())
-    matter = (job for job in found.values() if _matters(job.state, hours, still_sending))
-    ordered = sorted(matter, key=lambda job: (job.state.opened_ms or 0, job.state.source))
-    return ordered, any_source
+    matter = [job for job in found.values() if _matters(job.state, hours, still_sending)]
+    return _Jobs(sorted(matter, key=_age), _earlier(ledger, found, matter), any_source)
+
+
+def _age(job: _Job) -> tuple[int, str]:
+    return job.state.opened_ms or 0, job.state.source
+
+
+def _lookback_ms(settings: StreamSettings) -> int:
+    return settings.close_lookback_s * MS_PER_S
+
+
+def _earlier(ledger: Ledger, found: Mapping[str, _Job], matter: Collection[_Job]) -> list[_Job]:
+    """Of each engine that goes on in a source which matters, the last source before those.
+
+    Its last interval says where the engine stood, and parts of requests that were open when it
+    ended may lie on the next source, and the other way round.
+    """
+    if len(matter) == len(found):
+        return []
+    engines: dict[tuple[str, str], list[_Job]] = {}
+    rows = ledger.client.query(
+        ENGINES_OF_SOURCES.format(offsets=ledger.offsets.condition()),
+        external_data=external(batch=batch_table(list(found))),
+    ).result_rows
+    for source, engine in rows:
+        engines.setdefault((found[source].state.host, engine), []).append(found[source])
+    wanted = {job.state.source for job in matter}
+    earlier: dict[str, _Job] = {}
+    for jobs in engines.values():
+        older = [job for job in jobs if job.state.source not in wanted]
+        if older and len(older) < len(jobs):
+            last = max(older, key=_age)
+            earlier[last.state.source] = last
+    return list(earlier.values())
+
+
+def _take_declared_ends(ledger: Ledger, found: Mapping[str, _Job], decisions: Decisions) -> None:
+    """A source that was declared gone ends there, unless it said itself where it ends."""
+    ended = {
+        source: lost_from
+        for source, job in found.items()
+        if (lost_from := decisions.lost_from(source)) is not None
+        and job.state.final_sequence is None
+    }
+    last_seen = _seen(ledger, LAST_SEEN, list(ended))
+    for source, lost_from in ended.items():
+        state = found[source].state
+        state.final_sequence, state.is_gone = lost_from, True
+        state.closed_ms = last_seen.get(source)
 
 
 def _registered(store: Engine) -> list[_Registered]:
@@ -163,20 +208,21 @@ def _take_closing(job: _Job, sequence: int, time_ms: int, closing: SourceClosedD
     state.closed_ms = max(time_ms, state.closed_ms or 0)
 
 
-def _take_first_seen(ledger: Ledger, found: Mapping[str, _Job], unseen: Sequence[str]) -> None:
-    """A source whose opening is lost still opened: at the latest when its first event arose."""
+def _seen(ledger: Ledger, question: str, sources: Sequence[str]) -> dict[str, int]:
+    """The time in ms of each source's first or last event; nothing for one that sent nothing."""
+    if not sources:
+        return {}
     rows = ledger.client.query(
-        FIRST_SEEN.format(offsets=ledger.offsets.condition()),
-        external_data=external(batch=_batch_table(unseen)),
+        question.format(offsets=ledger.offsets.condition()),
+        external_data=external(batch=batch_table(sources)),
     ).result_rows
-    for source, time_ms in rows:
-        found[source].state.opened_ms = time_ms
+    return {row[0]: row[1] for row in rows}
 
 
 def _interval_counts(ledger: Ledger, sources: Sequence[str], since_ms: int) -> dict[str, int]:
     rows = ledger.client.query(
         INTERVAL_COUNTS.format(offsets=ledger.offsets.condition(), since_ms=since_ms),
-        external_data=external(batch=_batch_table(sources)),
+        external_data=external(batch=batch_table(sources)),
     ).result_rows
     return {row[0]: row[1] for row in rows}
 
@@ -196,18 +242,11 @@ def _batches(ledger: Ledger, jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
         yield batch
 
 
-def _prove_batch(
-    ledger: Ledger,
-    batch: Sequence[_Job],
-    decisions: Decisions,
-    tails: dict[str, IntervalFacts],
-) -> None:
-    since_ms = min(job.state.opened_ms or 0 for job in batch) - (
-        ledger.settings.close_lookback_s * 1_000
-    )
-    hours = HourRange(max(since_ms, 0), _END_OF_TIME_MS)
-    sources = external(batch=_batch_table([job.state.source for job in batch]))
-    _read_intervals(ledger, batch, hours, sources)
+def _prove_batch(ledger: Ledger, batch: Sequence[_Job], decisions: Decisions) -> None:
+    since_ms = min(job.state.opened_ms or 0 for job in batch) - _lookback_ms(ledger.settings)
+    hours = HourRange(max(since_ms, 0), END_OF_TIME_MS)
+    sources = external(batch=batch_table([job.state.source for job in batch]))
+    _read_ranges(ledger, batch, hours, sources)
     for job in batch:
         job.verifier = RangeVerifier(
             job.claims,
@@ -223,21 +262,28 @@ def _prove_batch(
             job.state.findings = job.verifier.finish()
             job.verifier = None
         job.state.problems += job.state.findings.problems
-    sums = _parts(ledger, batch, hours)
-    for number, job in enumerate(batch):
-        _check_engines(job, sums.get(number, {}), decisions, tails)
+        job.state.problems += _unsigned_tail(job)
+        job.claims = []
 
 
-def _read_intervals(
+def _unsigned_tail(job: _Job) -> Iterator[Problem]:
+    """What a source that was declared gone had sent, and can sign no more."""
+    state = job.state
+    signed = max((claim.last for claim in job.claims), default=0)
+    if state.is_gone and state.final_sequence is not None and signed + 1 < state.final_sequence:
+        yield Problem(
+            signed + 1,
+            f"it was declared gone from sequence {state.final_sequence} on, and what it sent from"
+            f" sequence {signed + 1} on is under no signed range: declare it lost from there",
+        )
+
+
+def _read_ranges(
     ledger: Ledger, batch: Sequence[_Job], hours: HourRange, sources: ExternalData
 ) -> None:
-    rows = ledger.client.query(
-        interval_rows(ledger.offsets, hours), external_data=sources
-    ).result_rows
-    for number, content_hash, first, last, sha256, signature, *facts in rows:
+    rows = ledger.client.query(range_rows(ledger.offsets, hours), external_data=sources).result_rows
+    for number, first, last, sha256, signature in rows:
         job = batch[number]
-        interval = IntervalFacts(*facts)
-        job.intervals.append((content_hash, interval))
         signed = SignedRange(
             sequence_first=first, sequence_last=last, sha256=sha256, signature=signature
         )
@@ -297,88 +343,3 @@ def _fixed(column: "object", width: int) -> bytes:
     offset, length = column.offset, len(column)  # type: ignore[attr-defined,arg-type]
     buffer = column.buffers()[1]  # type: ignore[attr-defined]
     return memoryview(buffer)[offset * width : (offset + length) * width].tobytes()
-
-
-def _parts(
-    ledger: Ledger, batch: Sequence[_Job], hours: HourRange
-) -> dict[int, dict[tuple[str, int], PartsSum]]:
-    """Per source of the batch, sums of parts by engine and interval; interval 0 is none."""
-    rows = ledger.client.query(
-        parts_by_interval(ledger.offsets, hours),
-        external_data=external(
-            batch=_batch_table([job.state.source for job in batch]),
-            spans=spans_table([job.state for job in batch]),
-            rejected=rejected_table([job.state for job in batch]),
-        ),
-    ).result_rows
-    found: dict[int, dict[tuple[str, int], PartsSum]] = {}
-    for number, engine, sequence, parts, ordinals, gpu_ns in rows:
-        found.setdefault(number, {})[engine, sequence] = PartsSum(parts, ordinals, gpu_ns)
-    return found
-
-
-def _check_engines(
-    job: _Job,
-    sums: Mapping[tuple[str, int], PartsSum],
-    decisions: Decisions,
-    tails: dict[str, IntervalFacts],
-) -> None:
-    """Hold the proven intervals to the identity, and take the watermarks from them."""
-    state, findings = job.state, job.state.findings
-    proven = [
-        one
-        for content_hash, one in job.intervals
-        if bytes.fromhex(content_hash) not in findings.rejected
-        and any(first <= one.sequence <= last for first, last in findings.spans)
-    ]
-    job.intervals = []
-    state.watermarks = crossing_watermarks(
-        Watermark(one.sequence, one.oldest_open_ms) for one in proven
-    )
-    excused = sorted(
-        {
-            *findings.dead_letters,
-            *(one for pair in findings.unproven for one in pair),
-            *(one for pair in decisions.losses_of(state.source) for one in pair),
-        }
-    )
-    engines: dict[str, list[IntervalFacts]] = {}
-    for one in proven:
-        engines.setdefault(one.engine, []).append(one)
-        state.time_lines.setdefault(one.engine, TimeLine(one.replica)).add(one)
-    for engine, intervals in engines.items():
-        by_interval = {
-            sequence: one for (of, sequence), one in sums.items() if of == engine and sequence
-        }
-        state.problems += check_engine(intervals, by_interval, excused, tails.get(engine))
-        tails[engine] = intervals[-1]
-    if state.final_sequence is not None and not excused:
-        state.problems += _uncovered(state.final_sequence, sums)
-    state.problems.sort(key=lambda problem: problem.sequence)
-
-
-def _uncovered(final_sequence: int, sums: Mapping[tuple[str, int], PartsSum]) -> Iterator[Problem]:
-    """Parts of a closed source that no interval of their engine covers."""
-    for (engine, sequence), one in sorted(sums.items()):
-        if sequence == 0:
-            yield Problem(
-                final_sequence,
-                f"engine {engine}: {one.parts} parts with {one.gpu_ns} ns of GPU time lie in no"
-                " interval, and the source is closed",
-            )
-
-
-def _batch_table(sources: Sequence[str]) -> tuple[str, list[tuple[str, int]]]:
-    return BATCH, [(source, number) for number, source in enumerate(sources)]
-
-
-def spans_table(states: Sequence[SourceState]) -> tuple[str, list[tuple[str, int, int]]]:
-    """The external table `spans`: what is proven."""
-    rows = [(one.source, first, last) for one in states for first, last in one.findings.spans]
-    return SPANS, rows
-
-
-def rejected_table(states: Sequence[SourceState]) -> tuple[str, list[tuple[str]]]:
-    """The external table `rejected`: records beside the one that the source signed."""
-    hashes = {one.hex().upper() for state in states for one in state.findings.rejected}
-    return REJECTED, [(one,) for one in sorted(hashes)]

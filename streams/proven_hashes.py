@@ -1,6 +1,5 @@
 """Which events of a tenant a published run was made of: their content hashes, hour by hour."""
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -8,14 +7,16 @@ from sqlalchemy import Engine
 
 from infra.clickhouse.client import Client, external
 from infra.store.decisions import decisions_after
-from infra.store.runs import RecordedRun, runs_between
+from infra.store.runs import RunHeader, runs_between
 from schemas.errors import ContractError
 from schemas.periods import Period
 from schemas.units import MS_PER_HOUR, MS_PER_S
 from streams.close_hours import read_books
 from streams.completeness_decisions import read_decisions
-from streams.completeness_reading import Ledger, read_sources
-from streams.rollup_sql import HourRange, Offsets, tenant_hashes
+from streams.completeness_ledger import Ledger
+from streams.completeness_reading import read_sources
+from streams.replay_comparing import read_vector
+from streams.rollup_sql import HourRange, tenant_hashes
 from streams.settings import StreamSettings
 
 
@@ -49,14 +50,15 @@ def proven_hashes(
     """
     found: dict[int, tuple[str, ...]] = {}
     for (offsets, position), hours in _by_inputs(store, period, runs).items():
-        ledger = Ledger(client, _offsets(offsets), settings)
+        ledger = Ledger(client, read_vector(offsets), settings)
         span = HourRange(min(hours), max(hours) + MS_PER_HOUR)
         decisions = read_decisions(
             (one.position, one.kind, one.subject)
             for one in decisions_after(store, 0)
             if one.position <= position
         )
-        sources, _ = read_sources(ledger, store, decisions, span)
+        published_ms = max(header.published_at_ms for header in hours.values())
+        sources, _ = read_sources(ledger, store, decisions, span, now_ms=published_ms)
         books = read_books(ledger, sources, decisions, span)
         rows = client.query(
             tenant_hashes(ledger.offsets, span),
@@ -69,24 +71,14 @@ def proven_hashes(
 
 def _by_inputs(
     store: Engine, period: Period, runs: Sequence[str]
-) -> Mapping[tuple[str, int], set[int]]:
-    """Hours that were read below the same offsets, under the same decisions."""
-    known: dict[str, RecordedRun] = {
-        one.header.run_id: one for one in runs_between(store, period.start, period.end)
-    }
-    together: dict[tuple[str, int], set[int]] = defaultdict(set)
+) -> Mapping[tuple[str, int], dict[int, RunHeader]]:
+    """By hour the runs that were read below the same offsets, under the same decisions."""
+    known = {one.header.run_id: one.header for one in runs_between(store, period.start, period.end)}
+    together: dict[tuple[str, int], dict[int, RunHeader]] = defaultdict(dict)
     for run in runs:
         if run not in known:
             raise ContractError(f"run {run[:12]} is not among the store's of {period.name}")
-        header = known[run].header
+        header = known[run]
         hour_ms = int(header.hour.timestamp()) * MS_PER_S
-        together[header.offsets, header.decisions_position].add(hour_ms)
+        together[header.offsets, header.decisions_position][hour_ms] = header
     return together
-
-
-def _offsets(text: str) -> Offsets:
-    until: dict[tuple[str, int], int] = {}
-    for name, offset in json.loads(text).items():
-        topic, partition = name.rsplit("/", 1)
-        until[topic, int(partition)] = offset
-    return Offsets(until)

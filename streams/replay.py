@@ -23,7 +23,7 @@ from schemas.units import MS_PER_S
 from streams.clickhouse_sink import ClickHouseSink
 from streams.columns import warm_up
 from streams.completeness_decisions import read_decisions
-from streams.completeness_reading import Ledger
+from streams.completeness_ledger import Ledger
 from streams.record_batch import RecordBatch
 from streams.replay_comparing import Databases, HourComparison, compare, read_vector, roll_up
 from streams.replay_loading import LoadCounters, load

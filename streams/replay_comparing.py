@@ -15,7 +15,8 @@ from schemas.units import MS_PER_HOUR, MS_PER_S
 from streams.close_hours import read_books
 from streams.close_sql import RUNS
 from streams.completeness_decisions import Decisions
-from streams.completeness_reading import Ledger, read_sources
+from streams.completeness_ledger import Ledger
+from streams.completeness_reading import read_sources
 from streams.replay_sql import (
     COMPARED,
     ROLLUP_COLUMNS,
@@ -101,7 +102,8 @@ def roll_up(
         runs: By hour in ms since the epoch; all of one vector and one decision position.
     """
     hours = HourRange(min(runs), max(runs) + MS_PER_HOUR)
-    sources, _ = read_sources(ledger, store, decisions, hours)
+    published_ms = max(run.header.published_at_ms for run in runs.values())
+    sources, _ = read_sources(ledger, store, decisions, hours, now_ms=published_ms)
     books = read_books(ledger, sources, decisions, hours)
     sums = books.sums(list(runs))
     named = [(hour // MS_PER_S, run.header.run_id) for hour, run in runs.items()]

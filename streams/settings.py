@@ -1,6 +1,8 @@
 """The configuration of `streams`, and the only place that reads it; prefix RENTROLL_."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -113,6 +115,11 @@ class StreamSettings(BaseSettings):
         ge=3_600,
         description="how long before its source opened a request may have been admitted",
     )
+    close_clock_ahead_s: int = Field(
+        default=300,
+        ge=0,
+        description="an event dated further ahead of now says that its host's clock is wrong",
+    )
     close_batch_hours: int = Field(
         default=64, ge=1, le=744, description="hours that are rolled up and published together"
     )
@@ -134,3 +141,31 @@ class StreamSettings(BaseSettings):
     close_max_reasons: int = Field(
         default=20, ge=1, description="reasons spelt out for one held hour; the rest is counted"
     )
+    retention_events_days: int = Field(
+        default=3_660,
+        ge=31,
+        description="requests, parts and intervals of a month are kept for so long after its end",
+    )
+    retention_rollups_days: int = Field(
+        default=3_660, ge=31, description="the hourly roll-ups of a month, likewise"
+    )
+    retention_correctable_days: int = Field(
+        default=400,
+        ge=31,
+        description="a period may be corrected for so long after its end; till then all is kept",
+    )
+
+    @model_validator(mode="after")
+    def _keep_what_is_needed(self) -> Self:
+        if self.retention_events_days < self.retention_correctable_days:
+            raise ValueError(
+                f"retention_events_days: {self.retention_events_days} is less than"
+                f" retention_correctable_days {self.retention_correctable_days}: a correction rates"
+                " a period from its events again"
+            )
+        if self.retention_rollups_days < self.retention_events_days:
+            raise ValueError(
+                f"retention_rollups_days: {self.retention_rollups_days} is less than"
+                f" retention_events_days {self.retention_events_days}: roll-ups are what is billed"
+            )
+        return self

@@ -209,3 +209,12 @@ archive_heads = Table(
     Column("recorded_at_ms", BigInteger, nullable=False),
 )
 """Append-only: every entry of the archive's manifests. Who cuts a chain cannot cut this too."""
+end_user_labels = Table(
+    "end_user_labels",
+    metadata,
+    Column("tenant", String(128), primary_key=True),
+    Column("pseudonym", String(32), primary_key=True),
+    Column("label", String(512), nullable=False),
+    Column("noted_at_ms", BigInteger, nullable=False),
+)
+"""What a pseudonym in events stands for, where it is kept at all. Rows are deleted on request."""

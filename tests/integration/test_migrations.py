@@ -153,6 +153,28 @@ def test_0003_a_tenant_is_in_a_run_once(clickhouse_url: str, database: str) -> N
     assert [tuple(row) for row in rows] == [("acme", 2, 3)]
 
 
+def test_0004_packed_columns_hold_the_same_values(clickhouse_url: str, database: str) -> None:
+    migrate(clickhouse_url, database)
+    with connect(clickhouse_url, database) as client:
+        client.command(
+            "INSERT INTO usage_events (tenant, event_time, event_id, content_hash, service_tier,"
+            " parts_ordinal, parts_gpu_ns) SELECT 'acme', UUIDv7ToDateTime(id, 'UTC'), id, 'a',"
+            " 'flex', [1, 4294967295], [0, 9223372036854775807]"
+            " FROM (SELECT toUUID('019a0000-0000-7000-8000-000000000001') AS id)"
+        )
+        client.command("OPTIMIZE TABLE usage_events FINAL")
+        (row,) = client.query(
+            "SELECT service_tier, parts_ordinal, parts_gpu_ns FROM usage_events FINAL"
+        ).result_rows
+        assert row == ("flex", [1, 2**32 - 1], [0, 2**63 - 1])
+        codecs = client.query(
+            "SELECT name, compression_codec FROM system.columns WHERE database = {d:String}"
+            " AND table = 'usage_events' AND name LIKE 'parts_%' AND name != 'parts_engine'",
+            parameters={"d": database},
+        ).result_rows
+    assert {codec for _, codec in codecs} == {"CODEC(T64, ZSTD(1))"}
+
+
 def test_every_migration_has_a_test_of_its_effect() -> None:
     tests = [name for name in globals() if name.startswith("test_0")]
     for file in read_migrations():

@@ -28,6 +28,8 @@ def commands_below(command: Command, words: tuple[str, ...]) -> Iterator[tuple[s
     if below is None:
         yield " ".join(words), command
         return
+    if getattr(command, "invoke_without_command", False):
+        yield " ".join(words), command
     for name, inner in below.items():
         yield from commands_below(inner, (*words, name))
 

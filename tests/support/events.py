@@ -211,6 +211,15 @@ class HostScript:
         data = {"reason": "drained", "range": self._signed("closed")}
         return self._send(SourceClosed, at_ms, self.source, data)
 
+    def followed_by(self, name: str, at_ms: int) -> "HostScript":
+        """The host's next source, in which this one's engine lives on; this one is closed."""
+        following = HostScript(name, opened_ms=at_ms, host=self.host)
+        following.engine, following._cut_ms = self.engine, self._cut_ms
+        following._ordinal, following._ordinal_cut = self._ordinal, self._ordinal_cut
+        following._attributed_ns = self._attributed_ns
+        self.closed(at_ms)
+        return following
+
     def _signed(self, purpose: Any) -> dict[str, Any]:
         first, last = self._vouched + 1, len(self.records)
         sha256 = range_sha256(record.content_hash for record in self.records[first - 1 :])

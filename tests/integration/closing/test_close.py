@@ -2,12 +2,13 @@
 
 import pytest
 
+from infra.decision_kinds import DECLARE_LOSS
 from infra.store.decisions import append_decision
 from infra.store.hours import period_problems
 from infra.store.runs import runs_between
 from schemas.ids import derived_entropy, digest_of_hashes, uuid7
 from schemas.periods import HOUR, parse_hour, parse_period
-from streams.completeness_decisions import DECLARE_LOSS, SETTLE_CONFLICT
+from streams.completeness_decisions import SETTLE_CONFLICT
 from tests.support.closing import Books, first, states
 from tests.support.events import (
     HOUR_MS,

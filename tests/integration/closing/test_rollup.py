@@ -8,7 +8,7 @@ import pytest
 from infra.clickhouse.client import Client
 from schemas.ids import digest_of_hashes
 from schemas.tables import ROLLUP_KEY, ROLLUP_MEASURES
-from streams.completeness_reading import read_offsets
+from streams.completeness_ledger import read_offsets
 from streams.rollup_sql import DIGEST
 from tests.support.closing import Books
 from tests.support.events import HOUR_MS, OCTOBER_MS, HostScript, Record

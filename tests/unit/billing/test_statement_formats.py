@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -168,6 +169,19 @@ def test_formula_is_inert_in_csv() -> None:
     rows = list(csv.DictReader(io.StringIO(render_csv(view))))
     assert {row["number"] for row in rows} == {"'=cmd|'/c calc'!A1"}
     assert {row["tenant"] for row in rows} == {"'@x"}
+
+
+@pytest.mark.parametrize("form", ["text", "html", "pdf", "csv"])
+def test_declared_loss_is_on_the_proof_with_who_and_why(form: str) -> None:
+    loss = "decision 3 of ann: sequences 7 to 9: <b>disk</b> burnt"
+    view = view_of(replace(statement_source(), losses=(loss,)), SETTINGS)
+    content = {
+        "text": lambda: render_text(view),
+        "html": lambda: unescape(render_html(view)),
+        "pdf": lambda: pdf_text(render_pdf(view)),
+        "csv": lambda: render_csv(view),
+    }[form]()
+    assert loss in spaced(content)
 
 
 def test_held_statement_says_so_and_why() -> None:

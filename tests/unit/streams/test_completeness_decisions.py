@@ -2,8 +2,9 @@
 
 import pytest
 
+from infra.decision_kinds import DECLARE_LOSS
 from schemas.errors import ContractError
-from streams.completeness_decisions import DECLARE_LOSS, SETTLE_CONFLICT, read_decisions
+from streams.completeness_decisions import SETTLE_CONFLICT, read_decisions
 
 LOSS = '{"source":"s","sequence_first":3,"sequence_last":4}'
 KEEP = "ab" * 16

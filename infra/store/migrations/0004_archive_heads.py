@@ -6,8 +6,8 @@ Frozen in time: written out instead of taken from `infra.store.tables`, which mo
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 REFUSAL = "archive_heads is append-only"
 
