@@ -61,7 +61,8 @@ def closing_totals(closing: Closing) -> Text:
         f" {sum(one.events for one in closing.hours):,} events, {tokens:,} tokens,"
         f" {sum(one.gpu_ns for one in closing.hours):,} GPU ns;"
         f" lost {closing.lost()}, declared lost by their source {closing.lost_requests()},"
-        f" copies collapsed {closing.copies()}, unsigned and excluded {closing.excluded()}"
+        f" copies collapsed {closing.copies()}, unsigned and excluded {closing.excluded()},"
+        f" quarantined {closing.quarantined()}"
     )
     if held:
         text.append(f"; {held} held", style="bold red")
@@ -77,6 +78,7 @@ def closing_report(closing: Closing, period: Period) -> dict[str, Any]:
         "lost_requests": closing.lost_requests(),
         "copies": closing.copies(),
         "excluded": closing.excluded(),
+        "quarantined": closing.quarantined(),
         "offsets": closing.offsets,
         "decisions_position": closing.decisions_position,
         "hours": [
@@ -92,6 +94,8 @@ def closing_report(closing: Closing, period: Period) -> dict[str, Any]:
                 "position": one.position,
                 "changed": one.changed,
                 "excluded": one.excluded,
+                "quarantined": one.quarantined,
+                "dropped": one.dropped,
                 "copies": one.copies,
             }
             for one in closing.hours

@@ -252,6 +252,18 @@ ROLLUP_RUNS = Table(
     order_by=("hour", "position", "run_id"),
 )
 """A run counts once it is here; of one hour the highest `position` is in force."""
+HOUR_FINDINGS = Table(
+    name="hour_findings",
+    columns=_columns(
+        "hour DateTime('UTC')",
+        "checked_at DateTime64(6, 'UTC')",
+        "unsigned_events UInt64",
+        "quarantined_events UInt64",
+        "dropped_events UInt64",
+    ),
+    order_by=("hour",),
+)
+"""What the newest close of an hour set aside."""
 TABLES = (
     USAGE_EVENTS,
     ENGINE_PARTS,
@@ -260,4 +272,5 @@ TABLES = (
     DEAD_LETTER_ROWS,
     USAGE_HOURLY_RUNS,
     ROLLUP_RUNS,
+    HOUR_FINDINGS,
 )

@@ -61,13 +61,13 @@ class SourceState:
 class HourFindings:
     """What the ledger holds in one hour, apart from the sources.
 
-    `conflicts` are event ids that stand there with different contents, `orphans` requests whose
-    parts are there without them.
+    `orphans` are requests whose parts are there without them. `crowded` says that more events
+    contradict themselves than one close may set aside.
     """
 
     hour_ms: int
-    conflicts: Sequence[str] = ()
     orphans: Sequence[str] = ()
+    crowded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,11 @@ def reasons_to_hold(
             "no source is known, and the hour ended less than"
             f" {patience.grace_ms // MS_PER_HOUR} h ago"
         )
-    reasons += [f"event {one} is there with different contents" for one in hour.conflicts]
+    if hour.crowded:
+        reasons.append(
+            "too many events are there with different contents: settle some, by `rentroll"
+            " quarantine resolve --signed`, or raise RENTROLL_CLOSE_MAX_QUARANTINED"
+        )
     reasons += [f"parts of request {one} are there without the request" for one in hour.orphans]
     if len(reasons) > patience.max_reasons:
         more = len(reasons) - patience.max_reasons

@@ -1,14 +1,12 @@
 """Reads from the ledger and the store what is proven of every source, in bounded batches."""
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
 from infra.clickhouse.client import Client, ExternalData, external
-from infra.signing import range_is_signed
-from infra.store import tables
 from schemas.control import SourceClosed, SourceClosedData, SourceOpened
 from schemas.fleet import SignedRange
 from schemas.ids import CONTENT_HASH_BYTES
@@ -30,6 +28,7 @@ from streams.completeness_sql import (
     parts_by_interval,
     record_stream,
 )
+from streams.registered_sources import TrustedSource, trusted_sources
 from streams.rollup_sql import HourRange, Offsets
 from streams.settings import StreamSettings
 
@@ -53,25 +52,16 @@ class Ledger:
     settings: StreamSettings
 
 
-@dataclass(frozen=True, slots=True)
-class _Registered:
-    """A source as the billing store knows it."""
-
-    source: str
-    host: str
-    public_key: str
-    registered_ms: int
-
-
 @dataclass(slots=True)
 class _Job:
     """One source while its batch is read."""
 
-    registered: _Registered
+    registered: TrustedSource
     state: SourceState
     claims: list[RangeClaim] = field(default_factory=list)
     intervals: list[tuple[str, IntervalFacts]] = field(default_factory=list)
     verifier: RangeVerifier | None = None
+    closed: bool = False
 
 
 def read_offsets(client: Client) -> Offsets:
@@ -86,15 +76,19 @@ def read_offsets(client: Client) -> Offsets:
 
 
 def read_sources(
-    ledger: Ledger, store: Engine, decisions: Decisions, hours: HourRange
+    ledger: Ledger,
+    store: Engine,
+    decisions: Decisions,
+    hours: HourRange,
+    only: Collection[str] | None = None,
 ) -> tuple[list[SourceState], bool]:
     """What is proven of every registered source that matters to `hours`, oldest first.
 
     The flag says whether any source is known at all, also one that does not matter. A source
     that closed before the first hour does not matter any more: whatever it sent is older. Memory
-    is bounded by the engine intervals of one batch of sources.
+    is bounded by the engine intervals of one batch of sources. `only` leaves out all others.
     """
-    jobs, any_source = _jobs(ledger, store, hours)
+    jobs, any_source = _jobs(ledger, trusted_sources(store, decisions, only), hours)
     tails: dict[str, IntervalFacts] = {}
     active = [job for job in jobs if job.state.opened_ms is not None]
     for batch in _batches(ledger, active):
@@ -102,11 +96,13 @@ def read_sources(
     return [job.state for job in jobs], any_source
 
 
-def _jobs(ledger: Ledger, store: Engine, hours: HourRange) -> tuple[list[_Job], bool]:
+def _jobs(
+    ledger: Ledger, registered: Sequence[TrustedSource], hours: HourRange
+) -> tuple[list[_Job], bool]:
     """Every source with what its control events say, without those that cannot matter."""
     found = {
         one.source: _Job(one, SourceState(one.source, one.host, one.registered_ms))
-        for one in _registered(store)
+        for one in registered
     }
     batch = _batch_table(list(found))
     rows = ledger.client.query(
@@ -126,22 +122,13 @@ def _jobs(ledger: Ledger, store: Engine, hours: HourRange) -> tuple[list[_Job], 
     unseen = [source for source, job in found.items() if job.state.opened_ms is None]
     if unseen:
         _take_first_seen(ledger, found, unseen)
+    for job in found.values():
+        job.registered.end_with_trust(job.state)
     still_sending = _interval_counts(ledger, list(found), since_ms=hours.first_ms)
     any_source = any(job.state.opened_ms is not None for job in found.values())
     matter = (job for job in found.values() if _matters(job.state, hours, still_sending))
     ordered = sorted(matter, key=lambda job: (job.state.opened_ms or 0, job.state.source))
     return ordered, any_source
-
-
-def _registered(store: Engine) -> list[_Registered]:
-    known = tables.sources.c
-    with store.connect() as connection:
-        rows = connection.execute(
-            select(known.source, known.host, known.public_key, known.registered_at_ms).where(
-                known.revoked_at_ms.is_(None)
-            )
-        )
-        return [_Registered(*row) for row in rows]
 
 
 def _matters(state: SourceState, hours: HourRange, still_sending: Mapping[str, int]) -> bool:
@@ -154,11 +141,11 @@ def _matters(state: SourceState, hours: HourRange, still_sending: Mapping[str, i
 
 def _take_closing(job: _Job, sequence: int, time_ms: int, closing: SourceClosedData) -> None:
     signed, state = closing.range, job.state
-    key = job.registered.public_key
-    if not range_is_signed(key, state.source, "closed", signed):
+    if not job.registered.signed("closed", signed):
         state.unsigned_ranges += 1
         return
     job.claims.append(RangeClaim(signed.sequence_first, signed.sequence_last, signed.sha256))
+    job.closed = True
     state.final_sequence = sequence
     state.closed_ms = max(time_ms, state.closed_ms or 0)
 
@@ -241,8 +228,7 @@ def _read_intervals(
         signed = SignedRange(
             sequence_first=first, sequence_last=last, sha256=sha256, signature=signature
         )
-        key = job.registered.public_key
-        if range_is_signed(key, job.state.source, "interval", signed):
+        if job.registered.signed("interval", signed):
             job.claims.append(RangeClaim(first, last, sha256))
         else:
             job.state.unsigned_ranges += 1
@@ -340,6 +326,7 @@ def _check_engines(
             *findings.dead_letters,
             *(one for pair in findings.unproven for one in pair),
             *(one for pair in decisions.losses_of(state.source) for one in pair),
+            *job.registered.beyond_trust(),
         }
     )
     engines: dict[str, list[IntervalFacts]] = {}

@@ -114,11 +114,23 @@ def test_0001_copies_collapse_and_conflicts_stay(
             )
 
 
+def test_0003_of_an_hour_the_newest_findings_count(clickhouse_url: str, database: str) -> None:
+    assert "0003_hour_findings.sql" in names(migrate(clickhouse_url, database))
+    with connect(clickhouse_url, database) as client:
+        for second, quarantined in ((2, 7), (1, 5)):
+            client.command(
+                "INSERT INTO hour_findings (hour, checked_at, quarantined_events)"
+                f" VALUES ('2026-10-01 00:00:00', '2026-11-01 00:00:0{second}', {quarantined})"
+            )
+        rows = client.query("SELECT quarantined_events FROM hour_findings FINAL").result_rows
+    assert rows == [(7,)]
+
+
 def test_0002_only_the_published_run_with_the_highest_position_counts(
     clickhouse_url: str, database: str
 ) -> None:
     applied = migrate(clickhouse_url, database)
-    assert names(applied) == ["0001_ledger.sql", "0002_rollups.sql"]
+    assert names(applied)[:2] == ["0001_ledger.sql", "0002_rollups.sql"]
     old, new, unpublished = "1" * 64, "2" * 64, "3" * 64
     with connect(clickhouse_url, database) as client:
         view = columns_of(client, database, "usage_hourly")
