@@ -108,7 +108,7 @@ def sources_table(sources: Sequence[SourceState], period: Period) -> Table:
     table = Table(title=f"Sources of {period.name}", title_justify="left", show_lines=True)
     table.add_column("Source, host")
     table.add_column("Opened, closed or watermark", no_wrap=True)
-    for heading in ("Seen of", "Holes", "Ranges", "Un-signed", "Lost"):
+    for heading in ("Seen of", "Holes", "Re-fused", "Ranges", "Un-signed", "Lost"):
         table.add_column(heading, justify="right")
     for one in sources:
         found = one.findings
@@ -118,6 +118,7 @@ def sources_table(sources: Sequence[SourceState], period: Period) -> Table:
             f"{_time(one.opened_ms)}\n{until}",
             f"{found.records_seen:,}\nof {one.expected():,}",
             f"{found.lost:,}",
+            f"{len(found.dead_letters):,}",
             f"{found.ranges_proven:,}",
             f"{one.unsigned_ranges:,}",
             f"{one.lost_requests():,}",

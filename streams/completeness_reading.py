@@ -210,6 +210,7 @@ def _prove_batch(
             job.state.findings = job.verifier.finish()
             job.verifier = None
         job.state.problems += job.state.findings.problems
+        job.state.problems += job.registered.unreached(job.state, closed=job.closed)
     sums = _parts(ledger, batch, hours)
     for number, job in enumerate(batch):
         _check_engines(job, sums.get(number, {}), decisions, tails)

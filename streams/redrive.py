@@ -3,14 +3,14 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from sqlalchemy import Engine
 
 from infra.clickhouse.client import Client
-from infra.kafka.records import TopicRecords
+from infra.kafka.records import Lying, TopicRecords
 from infra.store.decisions import Decider, Decision, append_decisions
 from schemas.control import DeadLetter
 from schemas.topics import DEAD_LETTERS, dead_letter_key, record_key
@@ -34,8 +34,8 @@ class Redriven:
 
 
 @dataclass(frozen=True, slots=True)
-class _Fit:
-    """A letter that may go, its bytes, and from where in the log a copy of it is looked for."""
+class Intended:
+    """A letter that may go, its bytes, and from which offsets on a copy of it is looked for."""
 
     letter: Letter
     value: bytes
@@ -100,7 +100,7 @@ def why_not(letter: Letter, value: bytes) -> str:
 
 def _intend(
     store: Engine, log: TopicRecords, fit: Sequence[tuple[Letter, bytes]], decider: Decider
-) -> list[_Fit]:
+) -> list[Intended]:
     """Write down that these will be sent, unless it is written already."""
     ends = {topic: log.ends(topic) for topic in {letter.topic for letter, _ in fit}}
     new = [
@@ -109,18 +109,18 @@ def _intend(
     ]
     decided = append_decisions(store, new, once=place_decided)
     return [
-        _Fit(letter, value, _after(decision))
+        Intended(letter, value, _after(decision))
         for (letter, value), decision in zip(fit, decided, strict=True)
     ]
 
 
 def _send_missing(
-    client: Client, log: TopicRecords, intended: Sequence[_Fit], hook: Hook
+    client: Client, log: TopicRecords, intended: Sequence[Intended], hook: Hook
 ) -> Iterator[Redriven]:
     arrived = in_ledger(client, [one.letter for one in intended])
     missing = [one for one in intended if one.letter.content_sha256 not in arrived]
     lying = _lying(log, missing)
-    to_send: dict[str, dict[str, _Fit]] = defaultdict(dict)
+    to_send: dict[str, dict[str, Intended]] = defaultdict(dict)
     for one in missing:
         if one.letter.content_sha256 not in lying:
             to_send[one.letter.topic].setdefault(one.letter.content_sha256, one)
@@ -142,26 +142,44 @@ def _send_missing(
             yield Redriven(one.letter, "already there", where)
 
 
-def _lying(log: TopicRecords, missing: Sequence[_Fit]) -> dict[str, str]:
+def _lying(log: TopicRecords, missing: Sequence[Intended]) -> dict[str, str]:
     """Which contents lie in the log behind their intention already, and where."""
     found: dict[str, str] = {}
-    by_topic: dict[str, list[_Fit]] = defaultdict(list)
+    by_topic: dict[str, list[Intended]] = defaultdict(list)
     for one in missing:
         by_topic[one.letter.topic].append(one)
     for topic, some in by_topic.items():
-        lengths = {len(one.value) for one in some}
-        contents = {one.letter.content_sha256 for one in some}
         partitions = set().union(*(one.after for one in some))
         after = {part: min(one.after.get(part, 0) for one in some) for part in partitions}
-        for record in log.behind(topic, after):
-            if len(record.value) in lengths:
-                content = hashlib.sha256(record.value).hexdigest()
-                if content in contents:
-                    found[content] = f"{topic}/{record.partition}/{record.offset}"
+        found |= copies_among(some, topic, log.behind(topic, after))
     return found
 
 
-def _key(one: _Fit) -> str:
+def copies_among(some: Sequence[Intended], topic: str, records: Iterable[Lying]) -> dict[str, str]:
+    """Which of some intended contents are among records of their topic, and where the last lies.
+
+    A record before a letter's own intention is none of its copies, nor is a refused original:
+    records are read from the oldest intention on, and others were refused since.
+    """
+    found: dict[str, str] = {}
+    lengths = {len(one.value) for one in some}
+    originals = {one.letter.place for one in some}
+    by_content: dict[str, list[Intended]] = defaultdict(list)
+    for one in some:
+        by_content[one.letter.content_sha256].append(one)
+    for record in records:
+        if len(record.value) not in lengths:
+            continue
+        content = hashlib.sha256(record.value).hexdigest()
+        place = f"{topic}/{record.partition}/{record.offset}"
+        intended = by_content.get(content, ())
+        behind = any(record.offset >= one.after.get(record.partition, 0) for one in intended)
+        if behind and place not in originals:
+            found[content] = place
+    return found
+
+
+def _key(one: Intended) -> str:
     """The key that the record had: it decides the partition, and what compaction keeps."""
     if one.letter.topic == DEAD_LETTERS.name:
         inner = DeadLetter.model_validate_json(one.value)

@@ -29,14 +29,14 @@ KEY_KINDS = (ROTATE_KEY, REVOKE_KEY)
 
 @dataclass(frozen=True, slots=True)
 class RegisteredSource:
-    """A source as it was registered; `reason` says why, empty where its sidecar did it."""
+    """A source as it was registered; `reason` says why, unless its sidecar did it."""
 
     source: str
     host: str
     public_key: str
     registered_by: str
     registered_at_ms: int
-    reason: str
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def register_source(  # noqa: PLR0913 - one per column
     public_key: str,
     registered_by: str,
     now_ms: int,
-    reason: str = "",
+    reason: str | None = None,
 ) -> None:
     """Register a source's public key; the same registration again changes nothing.
 

@@ -48,7 +48,7 @@ sources = Table(
     Column("public_key", String(64), nullable=False),
     Column("registered_by", String(128), nullable=False),
     Column("registered_at_ms", BigInteger, nullable=False),
-    Column("reason", Text, nullable=False, server_default=""),
+    Column("reason", Text),
 )
 """Append-only: who registered which key, and why. What became of a key is in `decisions`."""
 

@@ -31,7 +31,7 @@ _DECISIONS = sa.table(
 
 def upgrade() -> None:
     """Say why a source was registered, carry revocations over, and let nothing change it."""
-    op.add_column("sources", sa.Column("reason", sa.Text(), nullable=False, server_default=""))
+    op.add_column("sources", sa.Column("reason", sa.Text(), nullable=True))
     _carry_revocations_over()
     op.drop_column("sources", "revoked_at_ms")
     if op.get_bind().dialect.name == "sqlite":
