@@ -95,8 +95,8 @@ def test_letters_are_found_by_state_reason_topic_and_source(books: Books) -> Non
         return [one.place for one in found]
 
     assert places(Wanted()) == ["usage.v1/0/4", "usage.v1/0/5"]
-    assert places(Wanted(states=("open",))) == ["usage.v1/0/5"]
-    assert places(Wanted(states=("discarded",))) == ["usage.v1/0/4"]
+    assert places(Wanted(states={"open"})) == ["usage.v1/0/5"]
+    assert places(Wanted(states={"discarded"})) == ["usage.v1/0/4"]
     assert places(Wanted(source=host.source)) == ["usage.v1/0/4"]
     assert places(Wanted(refused_as="event.invalid")) == []
     assert places(Wanted(topic="capacity.v1")) == []
