@@ -61,7 +61,8 @@ def closing_totals(closing: Closing) -> Text:
         f" {sum(one.events for one in closing.hours):,} events, {tokens:,} tokens,"
         f" {sum(one.gpu_ns for one in closing.hours):,} GPU ns;"
         f" lost {closing.lost()}, declared lost by their source {closing.lost_requests()},"
-        f" copies collapsed {closing.copies()}, unsigned and excluded {closing.excluded()}"
+        f" copies collapsed {closing.copies()}, unsigned and excluded {closing.excluded()},"
+        f" quarantined {closing.quarantined()}"
     )
     if held:
         text.append(f"; {held} held", style="bold red")
@@ -77,6 +78,7 @@ def closing_report(closing: Closing, period: Period) -> dict[str, Any]:
         "lost_requests": closing.lost_requests(),
         "copies": closing.copies(),
         "excluded": closing.excluded(),
+        "quarantined": closing.quarantined(),
         "offsets": closing.offsets,
         "decisions_position": closing.decisions_position,
         "hours": [
@@ -92,6 +94,8 @@ def closing_report(closing: Closing, period: Period) -> dict[str, Any]:
                 "position": one.position,
                 "changed": one.changed,
                 "excluded": one.excluded,
+                "quarantined": one.quarantined,
+                "dropped": one.dropped,
                 "copies": one.copies,
             }
             for one in closing.hours
@@ -104,7 +108,7 @@ def sources_table(sources: Sequence[SourceState], period: Period) -> Table:
     table = Table(title=f"Sources of {period.name}", title_justify="left", show_lines=True)
     table.add_column("Source, host")
     table.add_column("Opened, closed or watermark", no_wrap=True)
-    for heading in ("Seen of", "Holes", "Ranges", "Un-signed", "Lost"):
+    for heading in ("Seen of", "Holes", "Re-fused", "Ranges", "Un-signed", "Lost"):
         table.add_column(heading, justify="right")
     for one in sources:
         found = one.findings
@@ -114,6 +118,7 @@ def sources_table(sources: Sequence[SourceState], period: Period) -> Table:
             f"{_time(one.opened_ms)}\n{until}",
             f"{found.records_seen:,}\nof {one.expected():,}",
             f"{found.lost:,}",
+            f"{len(found.dead_letters):,}",
             f"{found.ranges_proven:,}",
             f"{one.unsigned_ranges:,}",
             f"{one.lost_requests():,}",

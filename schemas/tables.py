@@ -265,6 +265,18 @@ RUN_TENANTS = Table(
     order_by=("hour", "run_id", "tenant"),
 )
 """What each tenant had in each run; a leaf of its period's tree."""
+HOUR_FINDINGS = Table(
+    name="hour_findings",
+    columns=_columns(
+        "hour DateTime('UTC')",
+        "checked_at DateTime64(6, 'UTC')",
+        "unsigned_events UInt64",
+        "quarantined_events UInt64",
+        "dropped_events UInt64",
+    ),
+    order_by=("hour",),
+)
+"""What the newest close of an hour set aside."""
 TABLES = (
     USAGE_EVENTS,
     ENGINE_PARTS,
@@ -274,4 +286,5 @@ TABLES = (
     USAGE_HOURLY_RUNS,
     ROLLUP_RUNS,
     RUN_TENANTS,
+    HOUR_FINDINGS,
 )

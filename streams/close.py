@@ -19,6 +19,7 @@ from streams.completeness import HourFindings, Patience, SourceState, reasons_to
 from streams.completeness_decisions import Decisions, read_decisions
 from streams.completeness_ledger import Ledger, read_offsets
 from streams.completeness_reading import read_sources
+from streams.hour_findings import SetAside, tell_findings
 from streams.retention import refuse_dropped
 from streams.rollup import NO_COUNT, NO_SUMS, HourSums, hour_at, refuse_unequal_ledger
 from streams.rollup_sql import HourRange
@@ -28,7 +29,7 @@ Progress = Callable[[str, int, int], None]
 """Hears a step's name, and how many of how many hours are decided."""
 
 
-def _silent(_step: str, _decided: int, _hours: int) -> None:
+def silent(_step: str, _decided: int, _hours: int) -> None:
     """Progress that nobody watches."""
 
 
@@ -36,7 +37,9 @@ def _silent(_step: str, _decided: int, _hours: int) -> None:
 class HourVerdict:
     """What closing decided about one hour, and the totals of its run.
 
-    `excluded` counts requests in the ledger that no registered source signed: not billed.
+    `excluded` counts requests in the ledger that no registered source signed, `quarantined` events
+    that are there with different contents and await a decision, `dropped` signed requests that
+    are quarantined or that a decision takes out: none of them is billed.
     `copies` counts rows beyond the first of each event that are still stored: the server drops
     them when it merges. `changed` says that a new run was
     published; of an hour that never had usage `run_id` is empty.
@@ -50,6 +53,8 @@ class HourVerdict:
     position: int = 0
     changed: bool = False
     excluded: int = 0
+    quarantined: int = 0
+    dropped: int = 0
     copies: int = 0
 
     @property
@@ -97,6 +102,10 @@ class Closing:
         """Requests that no registered source signed."""
         return sum(one.excluded for one in self.hours)
 
+    def quarantined(self) -> int:
+        """Events that are there with different contents and await a decision."""
+        return sum(one.quarantined for one in self.hours)
+
 
 @dataclass(slots=True)
 class _Close:
@@ -124,7 +133,7 @@ def close_hours(
     *,
     clock: Clock,
     settings: StreamSettings | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Closing:
     """Decide every hour of `period`, publish what is complete, and record each decision.
 
@@ -149,6 +158,7 @@ def close_hours(
         client, store, period, clock=clock, settings=settings or StreamSettings(), progress=progress
     )
     _decide(run, hour_range(period))
+    tell_findings(client, list(_set_aside(run)), run.patience.now_ms)
     return Closing(
         hours=[run.verdicts[hour] for hour in sorted(run.verdicts)],
         sources=run.sources,
@@ -212,7 +222,7 @@ def _decide(run: _Close, hours: HourRange) -> None:
     complete: list[int] = []
     for hour in range(hours.first_ms, hours.end_ms, MS_PER_HOUR):
         findings = HourFindings(
-            hour, run.books.conflicts.get(hour, ()), run.books.orphans.get(hour, ())
+            hour, run.books.orphans.get(hour, ()), crowded=hour in run.books.crowded
         )
         reasons = reasons_to_hold(run.sources, findings, run.patience)
         if reasons:
@@ -289,8 +299,17 @@ def _verdict(
         position=shown.position if shown else 0,
         changed=shown.changed if shown else False,
         excluded=count.rows - count.proven,
+        quarantined=run.books.quarantined[hour],
+        dropped=run.books.dropped.get(hour, NO_COUNT).proven,
         copies=count.stored - count.rows,
     )
+
+
+def _set_aside(run: _Close) -> Iterator[SetAside]:
+    """What each hour that holds anything does not bill."""
+    for hour, one in run.verdicts.items():
+        if run.books.count(hour).rows or one.quarantined:
+            yield SetAside(hour, one.excluded, one.quarantined, one.dropped)
 
 
 def _record(run: _Close, hours: Sequence[int]) -> None:

@@ -1,7 +1,7 @@
 """Reads what the ledger holds hour by hour: counts, contradictions, sums."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from infra.clickhouse.client import external
@@ -9,17 +9,18 @@ from schemas.units import MS_PER_HOUR
 from streams.close_sql import (
     CONTENTS,
     OF_CONTENTS,
+    REQUESTS,
     collapsed_rows,
     conflicts,
     hour_sums,
     orphans,
+    parts_of,
     proven_rows,
     stored_rows,
 )
 from streams.completeness import SourceState
 from streams.completeness_decisions import Decisions
 from streams.completeness_ledger import Ledger, rejected_table, spans_table
-from streams.completeness_sql import BATCH
 from streams.rollup import NO_COUNT, NO_SUMS, HourSums, LedgerCount
 from streams.rollup_sql import HourRange
 
@@ -33,18 +34,19 @@ class HourBooks:
     """What the ledger holds in each hour of one close; keys are hours in ms since the epoch.
 
     `proven_by_sources` counts requests as the sources' ranges prove them, by hours since the
-    epoch. `conflicts` are event ids with different contents and without a decision, `orphans`
-    requests whose parts are there without them. `taken_out` are content hashes that a settled
-    conflict drops, `dropped` what that is in each hour.
+    epoch. `quarantined` counts event ids with different contents and without a decision, `orphans`
+    are requests whose parts are there without them. `taken_out` are content hashes that are not
+    billed: quarantined, or by decision; `dropped` is what of the proven that is in each hour.
+    `crowded` are hours with more quarantined events than one close may set aside.
     """
 
     ledger: Ledger
     spans: Table
     rejected: Table
-    sources: Table
     proven_by_sources: Counter[int]
     counts: dict[int, LedgerCount] = field(default_factory=dict)
-    conflicts: dict[int, list[str]] = field(default_factory=dict)
+    quarantined: Counter[int] = field(default_factory=Counter)
+    crowded: set[int] = field(default_factory=set)
     orphans: dict[int, list[str]] = field(default_factory=dict)
     taken_out: set[str] = field(default_factory=set)
     dropped: dict[int, LedgerCount] = field(default_factory=dict)
@@ -55,8 +57,12 @@ class HourBooks:
 
     def billable_tables(self) -> dict[str, Table]:
         """External tables of everything that is rolled up."""
+        return self.tables_without(self.taken_out)
+
+    def tables_without(self, contents: Collection[str]) -> dict[str, Table]:
+        """External tables of what is signed, without some contents (hex)."""
         structure, rows = self.rejected
-        taken_out = [(one.upper(),) for one in sorted(self.taken_out)]
+        taken_out = [(one.upper(),) for one in sorted(contents)]
         return {"spans": self.spans, "rejected": (structure, [*rows, *taken_out])}
 
     def sums(self, hours: Sequence[int]) -> dict[int, HourSums]:
@@ -70,7 +76,7 @@ class HourBooks:
 
     def proven_tables(self) -> dict[str, Table]:
         """External tables of everything that a registered source signed."""
-        return {"spans": self.spans, "rejected": self.rejected, "batch": self.sources}
+        return {"spans": self.spans, "rejected": self.rejected}
 
 
 def read_books(
@@ -84,12 +90,11 @@ def read_books(
         ledger=ledger,
         spans=spans_table(sources),
         rejected=rejected_table(sources),
-        sources=(BATCH, [(one.source, number) for number, one in enumerate(sources)]),
         proven_by_sources=proven,
     )
     _count(books, hours)
     for batch in _batches(books, hours):
-        _find_conflicts(books, decisions, batch)
+        _set_aside(books, decisions, batch)
         if any(books.count(hour).parts for hour in _hours(batch)):
             _find_orphans(books, batch)
     return books
@@ -130,22 +135,39 @@ def _count_proven(
         counts[hour] = replace(counts.get(hour, NO_COUNT), parts=parts, parts_gpu_ns=gpu_ns)
 
 
-def _find_conflicts(books: HourBooks, decisions: Decisions, hours: HourRange) -> None:
-    rows = books.ledger.client.query(
-        conflicts(books.ledger.offsets, hours, _NAMED_MAX),
-        external_data=external(**books.proven_tables()),
-    ).result_rows
-    taken_out: set[str] = set()
+def _set_aside(books: HourBooks, decisions: Decisions, hours: HourRange) -> None:
+    """Take out of the hours what contradicts itself, and what people decided not to bill."""
+    limit = books.ledger.settings.close_max_quarantined
+    rows = books.ledger.client.query(conflicts(books.ledger.offsets, hours, limit + 1)).result_rows
+    taken_out, requests = set(decisions.discarded), set(decisions.discarded_events)
     for hour, event_id, hashes in rows:
-        if event_id in decisions.settled:
-            taken_out |= set(hashes) - {decisions.settled[event_id]}
-        else:
-            books.conflicts.setdefault(hour, []).append(event_id)
+        keep = decisions.settled.get(event_id)
+        books.quarantined[hour] += keep is None
+        taken_out |= set(hashes) - {keep}
+        requests.add(event_id)
+    if len(rows) > limit:
+        # Hours are listed in order: those before the last one are known whole.
+        books.crowded |= {hour for hour in _hours(hours) if hour >= rows[-1][0]}
+    requests |= {event_id for event_id, keep in decisions.settled.items() if not keep}
+    if requests and any(books.count(hour).parts for hour in _hours(hours)):
+        taken_out |= _parts_of(books, requests, taken_out, hours)
     if taken_out:
         contents: Table = (CONTENTS, [(one,) for one in sorted(taken_out)])
         tables = {**books.proven_tables(), "contents": contents}
         _count_proven(books, hours, books.dropped, tables, OF_CONTENTS)
         books.taken_out |= taken_out
+
+
+def _parts_of(
+    books: HourBooks, requests: Collection[str], taken_out: Collection[str], hours: HourRange
+) -> set[str]:
+    """Parts from other hosts of requests that are not billed: they have nobody to be added to."""
+    asked: Table = (REQUESTS, [(one,) for one in sorted(requests)])
+    rows = books.ledger.client.query(
+        parts_of(books.ledger.offsets, hours),
+        external_data=external(**books.tables_without(taken_out), requests=asked),
+    ).result_rows
+    return {row[0] for row in rows}
 
 
 def _find_orphans(books: HourBooks, hours: HourRange) -> None:

@@ -1,12 +1,15 @@
 """SQL that counts hours, finds what contradicts itself in them, and reads runs back."""
 
 from schemas.tables import ROLLUP_MEASURES
+from streams.completeness_sql import EVENT_TABLES
 from streams.rollup_sql import DIGEST, HourRange, Offsets, billable, proven
 
 _HOUR_MS = "toUnixTimestamp(toStartOfHour(event_time, 'UTC')) * 1000 AS hour_ms"
 _SUMS = ", ".join(f"sum({name})" for name in ROLLUP_MEASURES)
 RUNS = "run_hour_s UInt32, run_id FixedString(64)"
 """Structure of the external table `runs`."""
+REQUESTS = "request_id String"
+"""Structure of the external table `requests`."""
 CONTENTS = "content String"
 OF_CONTENTS = "lower(hex(content_hash)) IN (SELECT content FROM contents)"
 """Structure of the external table `contents`, and the condition of being named there."""
@@ -35,17 +38,33 @@ def proven_rows(table: str, offsets: Offsets, hours: HourRange, also: str = "1")
 
 
 def conflicts(offsets: Offsets, hours: HourRange, limit: int) -> str:
-    """Event ids with more than one content among what registered sources seem to have sent."""
+    """Event ids with more than one content, whoever sent them: of any source, tenant and kind.
+
+    An id carries its time, so two records with one id lie in one hour.
+    """
     rows = " UNION ALL ".join(
         f"SELECT event_time, event_id, content_hash FROM {table} FINAL"
         f" PREWHERE {offsets.condition()} WHERE {hours.condition()}"
-        " AND source IN (SELECT batch_source FROM batch)"
-        for table in ("usage_events", "engine_parts")
+        for table in EVENT_TABLES
     )
     return (
         f"SELECT {_HOUR_MS}, toString(event_id), groupUniqArray(lower(hex(content_hash))) AS hashes"
         f" FROM ({rows}) GROUP BY hour_ms, event_id HAVING length(hashes) > 1"
         f" ORDER BY hour_ms, event_id LIMIT {limit}"
+    )
+
+
+def parts_of(offsets: Offsets, hours: HourRange) -> str:
+    """Content hashes of proven parts of the requests in the external table `requests`.
+
+    Only of those that are not billed: some content of a settled conflict may still be.
+    """
+    owners = proven("usage_events", "event_id", offsets, hours)
+    parts = proven("engine_parts", "content_hash, request", offsets, hours)
+    return (
+        f"SELECT lower(hex(content_hash)) FROM ({parts})"
+        " WHERE toString(request) IN (SELECT request_id FROM requests)"
+        f" AND request NOT IN (SELECT event_id FROM ({owners}))"
     )
 
 

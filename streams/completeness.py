@@ -27,6 +27,7 @@ class SourceState:
     one per hour that they pass is enough. `problems` ascend by sequence. `lost_notices` are the
     sequence and the number of requests of each `usage.lost`. `clock_alarms` say where the host's
     clock was wrong; they hold nothing, for an event's hour is its id's, whatever the time was.
+    `beyond_trust` is where a source whose key was revoked would have gone on.
     """
 
     source: str
@@ -43,6 +44,7 @@ class SourceState:
     lost_notices: list[tuple[int, int]] = field(default_factory=list)
     is_gone: bool = False
     clock_alarms: list[str] = field(default_factory=list)
+    beyond_trust: list[int] = field(default_factory=list)
 
     def replicas(self) -> list[str]:
         """The replicas that its engines served."""
@@ -69,13 +71,13 @@ class SourceState:
 class HourFindings:
     """What the ledger holds in one hour, apart from the sources.
 
-    `conflicts` are event ids that stand there with different contents, `orphans` requests whose
-    parts are there without them.
+    `orphans` are requests whose parts are there without them. `crowded` says that more events
+    contradict themselves than one close may set aside.
     """
 
     hour_ms: int
-    conflicts: Sequence[str] = ()
     orphans: Sequence[str] = ()
+    crowded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,11 @@ def reasons_to_hold(
             "no source is known, and the hour ended less than"
             f" {patience.grace_ms // MS_PER_HOUR} h ago"
         )
-    reasons += [f"event {one} is there with different contents" for one in hour.conflicts]
+    if hour.crowded:
+        reasons.append(
+            "too many events are there with different contents: settle some, by `rentroll"
+            " quarantine resolve --signed`, or raise RENTROLL_CLOSE_MAX_QUARANTINED"
+        )
     reasons += [f"parts of request {one} are there without the request" for one in hour.orphans]
     if len(reasons) > patience.max_reasons:
         more = len(reasons) - patience.max_reasons

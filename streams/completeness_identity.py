@@ -137,6 +137,7 @@ def _excused(state: SourceState, decisions: Decisions) -> list[int]:
             *state.findings.dead_letters,
             *(one for pair in state.findings.unproven for one in pair),
             *(one for pair in decisions.losses_of(state.source) for one in pair),
+            *state.beyond_trust,
         }
     )
 

@@ -103,7 +103,7 @@ def _waiting(
     found = {
         hour: reasons_to_hold(
             sources,
-            HourFindings(hour, books.conflicts.get(hour, ()), books.orphans.get(hour, ())),
+            HourFindings(hour, books.orphans.get(hour, ()), crowded=hour in books.crowded),
             patience,
         )
         for hour in range(hours.first_ms, hours.end_ms, MS_PER_HOUR)

@@ -4,11 +4,9 @@ from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
 from infra.clickhouse.client import ExternalData, external
-from infra.signing import range_is_signed
-from infra.store import tables
 from schemas.control import SourceClosed, SourceClosedData, SourceOpened
 from schemas.fleet import SignedRange
 from schemas.ids import CONTENT_HASH_BYTES
@@ -30,6 +28,7 @@ from streams.completeness_sql import (
     range_rows,
     record_stream,
 )
+from streams.registered_sources import TrustedSource, trusted_sources
 from streams.rollup_sql import HourRange
 from streams.settings import StreamSettings
 
@@ -43,24 +42,15 @@ _STREAMING = {
 _U32_BYTES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class _Registered:
-    """A source as the billing store knows it."""
-
-    source: str
-    host: str
-    public_key: str
-    registered_ms: int
-
-
 @dataclass(slots=True)
 class _Job:
     """One source while its batch is read."""
 
-    registered: _Registered
+    registered: TrustedSource
     state: SourceState
     claims: list[RangeClaim] = field(default_factory=list)
     verifier: RangeVerifier | None = None
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +63,22 @@ class _Jobs:
 
 
 def read_sources(
-    ledger: Ledger, store: Engine, decisions: Decisions, hours: HourRange, *, now_ms: int
+    ledger: Ledger,
+    store: Engine,
+    decisions: Decisions,
+    hours: HourRange,
+    only: Collection[str] | None = None,
+    *,
+    now_ms: int = END_OF_TIME_MS,
 ) -> tuple[list[SourceState], bool]:
     """What is proven of every registered source that matters to `hours`, oldest first.
 
     The flag says whether any source is known at all, also one that does not matter. A source
     that closed before the first hour does not matter any more: whatever it sent is older. Memory
-    is bounded by the engine intervals of one batch of sources.
+    is bounded by the engine intervals of one batch of sources. `only` leaves out all others.
+    Without `now_ms` no clock is found to be ahead.
     """
-    found = _jobs(ledger, store, decisions, hours)
+    found = _jobs(ledger, trusted_sources(store, decisions, only), decisions, hours)
     active = sorted(
         (job for job in (*found.earlier, *found.jobs) if job.state.opened_ms is not None),
         key=_age,
@@ -98,11 +95,16 @@ def read_sources(
     return [job.state for job in found.jobs], found.any_source
 
 
-def _jobs(ledger: Ledger, store: Engine, decisions: Decisions, hours: HourRange) -> _Jobs:
+def _jobs(
+    ledger: Ledger,
+    registered: Sequence[TrustedSource],
+    decisions: Decisions,
+    hours: HourRange,
+) -> _Jobs:
     """Every source with what its control events say, without those that cannot matter."""
     found = {
         one.source: _Job(one, SourceState(one.source, one.host, one.registered_ms))
-        for one in _registered(store)
+        for one in registered
     }
     batch = batch_table(list(found))
     rows = ledger.client.query(
@@ -124,6 +126,8 @@ def _jobs(ledger: Ledger, store: Engine, decisions: Decisions, hours: HourRange)
         # A source whose opening is lost still opened: at the latest when its first event arose.
         found[source].state.opened_ms = time_ms
     _take_declared_ends(ledger, found, decisions)
+    for job in found.values():
+        job.registered.end_with_trust(job.state)
     still_sending = _interval_counts(ledger, list(found), since_ms=hours.first_ms)
     any_source = any(job.state.opened_ms is not None for job in found.values())
     matter = [job for job in found.values() if _matters(job.state, hours, still_sending)]
@@ -178,17 +182,6 @@ def _take_declared_ends(ledger: Ledger, found: Mapping[str, _Job], decisions: De
         state.closed_ms = last_seen.get(source)
 
 
-def _registered(store: Engine) -> list[_Registered]:
-    known = tables.sources.c
-    with store.connect() as connection:
-        rows = connection.execute(
-            select(known.source, known.host, known.public_key, known.registered_at_ms).where(
-                known.revoked_at_ms.is_(None)
-            )
-        )
-        return [_Registered(*row) for row in rows]
-
-
 def _matters(state: SourceState, hours: HourRange, still_sending: Mapping[str, int]) -> bool:
     """A copied closing with an older time must not hide a source that still sends intervals."""
     if state.opened_ms is not None and state.opened_ms >= hours.end_ms:
@@ -199,11 +192,11 @@ def _matters(state: SourceState, hours: HourRange, still_sending: Mapping[str, i
 
 def _take_closing(job: _Job, sequence: int, time_ms: int, closing: SourceClosedData) -> None:
     signed, state = closing.range, job.state
-    key = job.registered.public_key
-    if not range_is_signed(key, state.source, "closed", signed):
+    if not job.registered.signed("closed", signed):
         state.unsigned_ranges += 1
         return
     job.claims.append(RangeClaim(signed.sequence_first, signed.sequence_last, signed.sha256))
+    job.closed = True
     state.final_sequence = sequence
     state.closed_ms = max(time_ms, state.closed_ms or 0)
 
@@ -263,6 +256,7 @@ def _prove_batch(ledger: Ledger, batch: Sequence[_Job], decisions: Decisions) ->
             job.verifier = None
         job.state.problems += job.state.findings.problems
         job.state.problems += _unsigned_tail(job)
+        job.state.problems += job.registered.unreached(job.state, closed=job.closed)
         job.claims = []
 
 
@@ -287,8 +281,7 @@ def _read_ranges(
         signed = SignedRange(
             sequence_first=first, sequence_last=last, sha256=sha256, signature=signature
         )
-        key = job.registered.public_key
-        if range_is_signed(key, job.state.source, "interval", signed):
+        if job.registered.signed("interval", signed):
             job.claims.append(RangeClaim(first, last, sha256))
         else:
             job.state.unsigned_ranges += 1

@@ -18,14 +18,14 @@ _OF_BATCH = "source IN (SELECT batch_source FROM batch)"
 _CONTROL_TYPES = ", ".join(
     f"'{event_type(one)}'" for one in (SourceOpened, SourceClosed, UsageLost)
 )
-_EVENT_TABLES = ("usage_events", "engine_parts", "engine_intervals", "fleet_events")
+EVENT_TABLES = ("usage_events", "engine_parts", "engine_intervals", "fleet_events")
 
 OFFSETS = (
     "SELECT toString(topic), kafka_partition, max(until) FROM ("
     + " UNION ALL ".join(
         f"SELECT topic, kafka_partition, max(kafka_offset) + 1 AS until FROM {table}"
         " GROUP BY topic, kafka_partition"
-        for table in (*_EVENT_TABLES, "dead_letters")
+        for table in (*EVENT_TABLES, "dead_letters")
     )
     + ") GROUP BY topic, kafka_partition"
 )
@@ -42,7 +42,7 @@ FIRST_SEEN = (
     + " UNION ALL ".join(
         f"SELECT source, min({_MS}) AS ms FROM {table} PREWHERE {{offsets}}"
         f" WHERE {_OF_BATCH} GROUP BY source"
-        for table in _EVENT_TABLES
+        for table in EVENT_TABLES
     )
     + ") GROUP BY source"
 )
@@ -52,7 +52,7 @@ LAST_SEEN = (
     + " UNION ALL ".join(
         f"SELECT source, max({_MS}) AS ms FROM {table} PREWHERE {{offsets}}"
         f" WHERE {_OF_BATCH} GROUP BY source"
-        for table in _EVENT_TABLES
+        for table in EVENT_TABLES
     )
     + ") GROUP BY source"
 )
@@ -100,7 +100,8 @@ def interval_rows(offsets: Offsets, hours: HourRange) -> str:
 def record_stream(offsets: Offsets, hours: HourRange) -> str:
     """Every record of the batch: number of its source, sequence, content hash, and its hour.
 
-    The hour is in hours since the epoch for a finished request, 1 for a dead letter, else 0.
+    The hour is in hours since the epoch for a finished request, 1 for a dead letter, else 0. Of a
+    dead letter that is in the ledger too by now, its row there comes first.
     """
     tables = {
         "usage_events": f"toUInt32(intDiv({_MS}, 3600000))",
@@ -124,7 +125,7 @@ def record_stream(offsets: Offsets, hours: HourRange) -> str:
         f"SELECT batch.number AS number, sequence, content_hash, hour"
         f" FROM ({' UNION ALL '.join(selects)}) AS records"
         " INNER JOIN batch ON batch.batch_source = records.source"
-        " ORDER BY number, sequence, content_hash"
+        " ORDER BY number, sequence, content_hash, hour = 1"
     )
 
 
@@ -184,7 +185,7 @@ def dated_outside(offsets: Offsets, first_ms: int, end_ms: int) -> str:
         f"SELECT source, sequence, {_MS} AS ms FROM {table} PREWHERE {offsets.condition()}"
         f" WHERE {_OF_BATCH} AND (event_time < fromUnixTimestamp64Milli({first_ms}, 'UTC')"
         f" OR event_time >= fromUnixTimestamp64Milli({end_ms}, 'UTC'))"
-        for table in _EVENT_TABLES
+        for table in EVENT_TABLES
     )
     return (
         f"SELECT toString(source), ms >= {end_ms} AS after, uniqExact(sequence), min(sequence),"

@@ -138,6 +138,11 @@ class StreamSettings(BaseSettings):
         ge=1,
         description="combinations tried to find which records of a range its source signed",
     )
+    close_max_quarantined: int = Field(
+        default=100_000,
+        ge=1,
+        description="contradicting events that one batch of hours sets aside; with more it is held",
+    )
     close_max_reasons: int = Field(
         default=20, ge=1, description="reasons spelt out for one held hour; the rest is counted"
     )

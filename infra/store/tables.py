@@ -48,8 +48,9 @@ sources = Table(
     Column("public_key", String(64), nullable=False),
     Column("registered_by", String(128), nullable=False),
     Column("registered_at_ms", BigInteger, nullable=False),
-    Column("revoked_at_ms", BigInteger),
+    Column("reason", Text),
 )
+"""Append-only: who registered which key, and why. What became of a key is in `decisions`."""
 
 decisions = Table(
     "decisions",
@@ -61,7 +62,7 @@ decisions = Table(
     Column("decided_by", String(128), nullable=False),
     Column("decided_at_ms", BigInteger, nullable=False),
 )
-"""Append-only: what people decided about events (declared losses, quarantine).
+"""Append-only: what people decided about events (losses, quarantine, keys, dead letters).
 
 Positions are dense from 1 and given in the order of commits: a database's own sequence would
 show position 5 before 4, and whoever had read up to 5 would never see 4.

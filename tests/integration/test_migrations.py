@@ -175,6 +175,18 @@ def test_0004_packed_columns_hold_the_same_values(clickhouse_url: str, database:
     assert {codec for _, codec in codecs} == {"CODEC(T64, ZSTD(1))"}
 
 
+def test_0005_of_an_hour_the_newest_findings_count(clickhouse_url: str, database: str) -> None:
+    assert "0003_hour_findings.sql" in names(migrate(clickhouse_url, database))
+    with connect(clickhouse_url, database) as client:
+        for second, quarantined in ((2, 7), (1, 5)):
+            client.command(
+                "INSERT INTO hour_findings (hour, checked_at, quarantined_events)"
+                f" VALUES ('2026-10-01 00:00:00', '2026-11-01 00:00:0{second}', {quarantined})"
+            )
+        rows = client.query("SELECT quarantined_events FROM hour_findings FINAL").result_rows
+    assert rows == [(7,)]
+
+
 def test_every_migration_has_a_test_of_its_effect() -> None:
     tests = [name for name in globals() if name.startswith("test_0")]
     for file in read_migrations():

@@ -10,10 +10,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from sqlalchemy import Engine, update
+from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
-from infra.store.decisions import append_decision, decisions_after, latest_position
+from infra.store.decisions import Decider, append_decision, decisions_after, latest_position
 from infra.store.hours import (
     HourDecision,
     hours_between,
@@ -22,8 +22,7 @@ from infra.store.hours import (
     record_hours,
 )
 from infra.store.runs import RunHeader, next_position, record_run, runs_between
-from infra.store.sources import register_source, registered_keys
-from infra.store.tables import sources
+from infra.store.sources import register_source, registered_keys, revoke_key
 from schemas.errors import ConservationError, ContractError
 from schemas.periods import HOUR, Period, parse_period
 
@@ -183,8 +182,7 @@ def test_registered_source_is_found_until_it_is_revoked(store: Engine) -> None:
     register(store)
     register(store)
     assert registered_keys(store) == {"s": "ab" * 32}
-    with store.begin() as connection:
-        connection.execute(update(sources).values(revoked_at_ms=2))
+    revoke_key(store, "s", trusted_through=0, decider=Decider("ada", "gone", 2))
     assert registered_keys(store) == {}
 
 

@@ -13,6 +13,7 @@ from infra.store.tables import (
     periods,
     price_books,
     rollup_runs,
+    sources,
     stripe_calls,
     tenants,
 )
@@ -40,6 +41,14 @@ APPEND_ONLY: dict[Table, dict[str, Any]] = {
         "body": "{}",
         "imported_by": "ada",
         "imported_at_ms": 1,
+    },
+    sources: {
+        "source": "s",
+        "host": "gpu-7",
+        "public_key": "ab" * 32,
+        "registered_by": "ada",
+        "registered_at_ms": 1,
+        "reason": "new",
     },
     rollup_runs: {
         "run_id": "b" * 64,

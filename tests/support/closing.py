@@ -25,6 +25,7 @@ class Books:
     client: Client
     store: Engine
     writer: LedgerWriter
+    settings: StreamSettings = field(default_factory=StreamSettings)
     clock: FixedClock = field(default_factory=lambda: FixedClock(NOVEMBER_24_MS * NS_PER_MS))
 
     def register(self, *hosts: HostScript, at_ms: int = NOVEMBER_24_MS) -> None:
@@ -51,7 +52,7 @@ class Books:
             self.store,
             period or Period(start, start + hours * HOUR, "test"),
             clock=self.clock,
-            settings=StreamSettings(),
+            settings=self.settings,
             progress=progress,
         )
 

@@ -8,7 +8,6 @@ from infra.store.hours import period_problems
 from infra.store.runs import runs_between
 from schemas.ids import derived_entropy, digest_of_hashes, uuid7
 from schemas.periods import HOUR, parse_hour, parse_period
-from streams.completeness_decisions import SETTLE_CONFLICT
 from tests.support.closing import Books, first, states
 from tests.support.events import (
     HOUR_MS,
@@ -176,26 +175,6 @@ def test_altered_event_that_replaced_the_true_one_is_held(books: Books) -> None:
 
     assert states(closing) == ["held"]
     assert "sequences 1 to 6 are not what the source signed" in first(closing).reason
-
-
-def test_conflicting_copies_hold_their_hour_until_someone_decides(books: Books) -> None:
-    host = one_busy_hour()
-    books.register(host)
-    true, altered = host.records[2], rewritten(host.records[2], input_uncached_tokens=1)
-    books.writer.write([*host.records, altered])
-    closing = books.close(hours=2)
-    assert states(closing) == ["held", "published"]
-    assert f"event {true.event.id} is there with different contents" in first(closing).reason
-    assert books.view() == (0, 0, 0)
-
-    _decide(books, SETTLE_CONFLICT, f'{{"event_id":"{true.event.id}","keep":""}}')
-    assert states(books.close(hours=2)) == ["published", "published"]
-    assert books.view()[0] == 4
-
-    keep = true.content_hash.hex()
-    _decide(books, SETTLE_CONFLICT, f'{{"event_id":"{true.event.id}","keep":"{keep}"}}')
-    books.close(hours=2)
-    assert books.view() == (5, 500, 200_000_010)
 
 
 def test_declared_loss_releases_the_hour_and_bills_only_what_is_still_proven(books: Books) -> None:

@@ -86,12 +86,10 @@ def test_without_a_source_an_hour_waits_for_its_grace_time() -> None:
     assert reasons_to_hold([], HourFindings(HOUR), known) == []
 
 
-def test_conflicts_and_orphans_are_named() -> None:
-    found = reasons(closed(), hour=HourFindings(HOUR, conflicts=("id-1",), orphans=("id-2",)))
-    assert found == [
-        "event id-1 is there with different contents",
-        "parts of request id-2 are there without the request",
-    ]
+def test_orphans_are_named_and_too_many_contradictions_hold() -> None:
+    crowded, orphan = reasons(closed(), hour=HourFindings(HOUR, ("id-2",), crowded=True))
+    assert crowded.startswith("too many events are there with different contents")
+    assert orphan == "parts of request id-2 are there without the request"
 
 
 def test_reasons_beyond_the_bound_are_counted() -> None:

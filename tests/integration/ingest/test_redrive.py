@@ -1,0 +1,159 @@
+"""Dead letters go back to their topic once, byte for byte, also when the redrive is killed."""
+
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from infra.clickhouse.client import Client, connect
+from infra.clickhouse.migrate import migrate
+from infra.kafka.records import TopicRecords
+from infra.kafka.topics import ensure_topics
+from infra.store.decisions import Decider, decisions_after
+from infra.store.engine import open_store
+from infra.store.migrate import upgrade
+from infra.store.sources import register_source
+from schemas.clock import FixedClock
+from schemas.periods import parse_hour
+from schemas.units import NS_PER_MS
+from streams.close import close_hours
+from streams.dead_letter_book import Letter, Wanted, discard, in_ledger, letters
+from streams.redrive import redrive
+from tests.support.events import HOUR_MS, OCTOBER_MS, HostScript, Record
+from tests.support.ingest_log import SentLog
+from tests.support.ingest_process import start_worker
+from tests.support.redrive_process import run_redrive
+
+pytestmark = pytest.mark.timeout(400)
+STEPS = ("before-intent", "after-intent", "before-send", "after-send")
+ADA = Decider("ada", "the check is gone", 7)
+DATABASE = "redrive"
+
+
+@dataclass(slots=True)
+class Refused:
+    """A log with requests that a CHECK of the ledger refused, and the CHECK is gone by now."""
+
+    kafka: str
+    clickhouse: str
+    store_url: str
+    ledger: Client
+    store: Engine
+    host: HostScript
+    run_worker: Any
+
+    def letters(self) -> list[Letter]:
+        """Its dead letters, by sequence."""
+        wanted = Wanted(source=self.host.source)
+        found = letters(self.ledger, self.store, wanted).letters
+        return sorted(found, key=lambda one: one.sequence)
+
+    def on_the_topic(self, record: Record) -> int:
+        """How often a record's exact bytes lie on its topic."""
+        log = TopicRecords(self.kafka).behind(record.topic, {})
+        return sum(one.value == record.value for one in log)
+
+
+@pytest.fixture(scope="module")
+def refused(
+    kafka_bootstrap: str, clickhouse_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Refused]:
+    folder: Path = tmp_path_factory.mktemp("redrive")
+    ensure_topics(kafka_bootstrap)
+    migrate(clickhouse_url, DATABASE)
+    store_url = f"sqlite:///{folder / 'store.db'}"
+    upgrade(store_url)
+    store = open_store(store_url)
+    host = HostScript("redrive")
+    for place in range(8):
+        host.request(OCTOBER_MS + 60_000 * (place + 1))
+    host.interval(OCTOBER_MS + HOUR_MS)
+    host.closed(OCTOBER_MS + HOUR_MS)
+    with connect(clickhouse_url, DATABASE) as ledger:
+
+        def run_worker() -> int:
+            worker = start_worker(
+                kafka=kafka_bootstrap,
+                clickhouse=clickhouse_url,
+                database=DATABASE,
+                group="redrive",
+                folder=folder / "worker",
+                until_idle_s=1,
+            )
+            try:
+                return worker.wait(180)
+            finally:
+                worker.kill()
+
+        ledger.command(
+            "ALTER TABLE usage_events ADD CONSTRAINT not_these"
+            f" CHECK source != '{host.source}' OR sequence > 7"
+        )
+        SentLog(kafka_bootstrap).send(host.records)
+        assert run_worker() == 0
+        ledger.command("ALTER TABLE usage_events DROP CONSTRAINT not_these")
+        yield Refused(kafka_bootstrap, clickhouse_url, store_url, ledger, store, host, run_worker)
+        ledger.command(f"DROP DATABASE {DATABASE}")
+    store.dispose()
+
+
+def test_redrive_is_exactly_once_wherever_it_is_killed_and_its_hour_closes(
+    refused: Refused,
+) -> None:
+    """Six letters: one per step at which a redrive dies, one that is sent twice, one discarded."""
+    found, host = refused.letters(), refused.host
+    assert [one.sequence for one in found] == [2, 3, 4, 5, 6, 7]
+    assert {one.reason for one in found} == {"ledger.refused"}
+    killed, twice, discarded = found[:4], found[4], found[5]
+    for step, letter in zip(STEPS, killed, strict=True):
+        where = (refused.kafka, refused.clickhouse, DATABASE, refused.store_url, [letter.place])
+        assert run_redrive(*where, at=step) == -signal.SIGKILL, step
+    discard(refused.store, [discarded], ADA)
+    log = TopicRecords(refused.kafka)
+
+    first = list(redrive(refused.ledger, refused.store, log, refused.letters(), ADA))
+    again = list(redrive(refused.ledger, refused.store, log, [*refused.letters(), twice], ADA))
+
+    outcomes = [one.outcome for one in first]
+    assert outcomes == ["sent", "sent", "sent", "already there", "sent", "not sent"]
+    assert "discarded by ada" in first[-1].detail
+    assert [one.outcome for one in again][:5] == ["already there"] * 5
+    for letter in found:
+        expected = 1 if letter is discarded else 2
+        assert refused.on_the_topic(host.records[letter.sequence - 1]) == expected
+    decided = decisions_after(refused.store, 0)
+    assert (
+        sorted(one.kind for one in decided) == ["discard_dead_letter"] + ["redrive_dead_letter"] * 5
+    )
+
+    assert refused.run_worker() == 0
+    assert len(in_ledger(refused.ledger, found)) == 5
+    rows = refused.ledger.query(
+        "SELECT sequence, hex(content_hash), toString(event_id) FROM usage_events FINAL"
+        f" WHERE source = '{host.source}' ORDER BY sequence"
+    ).result_rows
+    assert rows == [
+        (one.event.sequence, one.content_hash.hex().upper(), one.event.id)
+        for one in host.records[1:9]
+        if one.event.sequence != discarded.sequence
+    ]
+    later = list(redrive(refused.ledger, refused.store, log, refused.letters()[:5], ADA))
+    assert [one.detail for one in later] == ["in the ledger"] * 5
+
+    register_source(
+        refused.store,
+        source=host.source,
+        host=host.host,
+        public_key=host.key.public_key_hex(),
+        registered_by="test",
+        now_ms=OCTOBER_MS,
+    )
+    clock = FixedClock((OCTOBER_MS + 100 * HOUR_MS) * NS_PER_MS)
+    (hour,) = close_hours(
+        refused.ledger, refused.store, parse_hour("2026-10-01T00"), clock=clock
+    ).hours
+    assert (hour.state, hour.reason, hour.events, hour.copies) == ("published", "", 7, 0)
