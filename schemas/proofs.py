@@ -57,7 +57,7 @@ class PeriodProof(Contract):
         """
         names = [one.hour for one in self.hours]
         found = [] if names == sorted(set(names)) else ["hours are not in order, each once"]
-        if events_root(self.tenant, self.hours) != root:
+        if merkle_root([one.leaf(self.tenant) for one in self.hours]).hex() != root:
             found.append(f"the hours do not lead to the events root {root}")
         hours = {one.hour: one for one in self.hours}
         listed: set[str] = set()
