@@ -58,7 +58,7 @@ def holes(books: Books) -> list[Family]:
 def dead_letters(books: Books) -> list[Family]:
     """How many records were refused, by reason."""
     rows = books.client.query(DEAD_LETTERS).result_rows
-    return [by_label(LETTERS, "reason", rows)]
+    return [by_label(LETTERS, "reason", ((reason, count) for reason, count in rows))]
 
 
 def newest_event(books: Books) -> list[Family]:

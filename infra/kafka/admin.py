@@ -13,6 +13,7 @@ from kafka.errors import (
     KafkaError,
     KafkaTimeoutError,
     SaslAuthenticationFailedError,
+    UnknownTopicOrPartitionError,
     UnsupportedSaslMechanismError,
 )
 
@@ -115,13 +116,18 @@ def granted(bootstrap: str, security: KafkaSecurity, wanted: Sequence[Right]) ->
     """What the user may do with each of the wanted resources, as the broker itself says.
 
     Raises:
-        ServerError: As `administration`.
+        ServerError: As `administration`, or if a topic is not there yet.
     """
     topics = sorted({right.name for right in wanted if right.kind == "topic"})
     groups = sorted({right.name for right in wanted if right.kind == "group"})
     found: dict[tuple[str, str], frozenset[str]] = {}
     with administration(bootstrap, security) as admin:
         for topic in admin.describe_topics(topics):
+            if topic["error_code"] == UnknownTopicOrPartitionError.errno:
+                raise ServerError(
+                    f"Kafka at {bootstrap}: topic {topic['name']} is not there yet: `rentroll up`,"
+                    " as a user who may create it, does"
+                )
             named = topic.get("authorized_operations") or ()
             found["topic", topic["name"]] = frozenset(map(str.lower, named))
         for group in groups:

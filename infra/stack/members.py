@@ -135,7 +135,7 @@ def _kafka(plan: Plan) -> Member:
         endpoint=None if given else ("kafka_bootstrap", bootstrap),
         server=server,
         set_up=set_up,
-        why_never=why_never if given else nothing_known,
+        why_never=why_never if given and security.over_tls else nothing_known,
     )
 
 
