@@ -121,7 +121,7 @@ class IngestWorker:
         self._app.timer(_SETTLE_S)(self._sink.settle)
         self._app.timer(_KEEP_ALIVE_S)(self._keep_alive)
         self._app.timer(float(settings.ingest_report_s))(self._report)
-        self._app.timer(LOOK_S)(self.watch.look)
+        self._app.timer(LOOK_S)(self._look)
 
     @property
     def counters(self) -> IngestCounters:
@@ -237,6 +237,9 @@ class IngestWorker:
     async def _keep_alive(self) -> None:
         self._group.keep_alive()
 
+    async def _look(self) -> None:
+        await self.watch.look(joined=self._assigned)
+
     async def _report(self) -> None:
         self._report_once()
 
@@ -254,5 +257,6 @@ class IngestWorker:
         await self._sink.give_up()
 
     async def _shut_down(self, *_signal: object, **_more: object) -> None:
+        self.watch.end()
         await self._turns.stop()
         await self._sink.close()

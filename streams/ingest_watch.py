@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from time import monotonic
 
 from infra.metrics import Family, Metric, Sample, exposition, one
 from infra.metrics_server import Told
+from infra.stop_request import StopRequest
 from streams.group import Group
 from streams.lag import Lags
 from streams.patience import NotNowError
@@ -81,23 +83,34 @@ class IngestWatch:
         self._answers = _Answers(looked_s=monotonic())
         self._assigned = False
         self._ranges = 0
-        self._asking: asyncio.Future[None] | None = None
+        self._asking: threading.Thread | None = None
+        self._ended = StopRequest()
 
     @property
     def told(self) -> Told:
         """For the server of metrics."""
         return Told(lambda: exposition(self.families()), self.unhealthy, self.unready)
 
-    async def look(self) -> None:
-        """Ask broker and ledger whether they answer, and where the log ends; from a timer."""
+    async def look(self, *, joined: bool) -> None:
+        """See where the log ends, and whether anything was written since; from a timer.
+
+        Args:
+            joined: Whether the worker has ever been given partitions.
+        """
         self._answers.looked_s = monotonic()
-        self._assigned = self._group.settled and bool(self._group.assignment())
-        await self._look_at_ledger()
+        if self._asking is None:
+            self._asking = threading.Thread(target=self._keep_asking, name="ask", daemon=True)
+            self._asking.start()
+        self._assigned = joined and self._group.settled and bool(self._group.assignment())
         if self._assigned:
             await self._look_at_log()
         now_s = monotonic()
         if self._sink.counters.ranges != self._ranges or not self._behind():
             self._ranges, self._answers.progress_s = self._sink.counters.ranges, now_s
+
+    def end(self) -> None:
+        """Ask the ledger nothing more."""
+        self._ended.set()
 
     def families(self) -> list[Family]:
         """All metrics of this moment."""
@@ -172,12 +185,11 @@ class IngestWatch:
         self._answers.broker_s = monotonic()
         self._lags.saw(ends, self._sink.positions(), self._answers.broker_s)
 
-    async def _look_at_ledger(self) -> None:
-        """In a thread, and one at a time: a ledger that hangs must not hang the loop."""
-        if self._asking is None or self._asking.done():
-            loop = asyncio.get_running_loop()
-            self._asking = loop.run_in_executor(None, self._ask)
-        await asyncio.wait([self._asking], timeout=LOOK_S)
+    def _keep_asking(self) -> None:
+        """On a thread that ends with the process: a ledger that hangs must hang nothing else."""
+        self._ask()
+        while not self._ended.wait(LOOK_S):
+            self._ask()
 
     def _ask(self) -> None:
         try:
