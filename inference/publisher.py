@@ -6,6 +6,7 @@ sends nothing more, for good, so batches practically never expire here; a watchd
 oldest unacknowledged record too old throws the producer away and sends again from there.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,7 +20,9 @@ from kafka.errors import KafkaError
 from inference.outbox import OutboxReader, OutboxRow
 from inference.outbox_file import OUTBOX_FILE
 from inference.settings import InferenceSettings
-from infra.kafka.probe import serves
+from infra.kafka.admin import in_our_words, in_words
+from infra.kafka.probe import serves, trouble
+from infra.kafka.security import KafkaSecurity, kafka_python_options, kafka_security
 from schemas.errors import ServerError, SpoolError
 
 _LINGER_MS = 50
@@ -32,6 +35,7 @@ _READ_ROWS = 500
 _ACKNOWLEDGE_ROWS = 2_000
 _WAIT_S = 0.01
 _RETRY_S = 0.5
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -82,9 +86,14 @@ class Publisher:
     """Sends what is in outboxes; call `step` until it is `idle`, or for as long as they grow."""
 
     def __init__(
-        self, folders: Sequence[Path], bootstrap: str, settings: InferenceSettings
+        self,
+        folders: Sequence[Path],
+        bootstrap: str,
+        settings: InferenceSettings,
+        security: KafkaSecurity | None = None,
     ) -> None:
         self._bootstrap = bootstrap
+        self._security = kafka_security() if security is None else security
         self._settings = settings
         self._feeds = [_Feed(OutboxReader(folder)) for folder in folders]
         self._producer: KafkaProducer | None = None
@@ -149,7 +158,7 @@ class Publisher:
                 for row in rows:
                     self._send_row(number, feed, row)
                     sent += 1
-            except (KafkaError, OSError) as error:
+            except (KafkaError, ServerError, OSError) as error:
                 self._failures.append((self._generation, error))
                 break
         return sent
@@ -208,7 +217,7 @@ class Publisher:
         while self._failures:
             generation, error = self._failures.popleft()
             if generation == self._generation:
-                self._last_error = f"{type(error).__name__}: {error}"
+                self._tell(in_words(error, self._security))
                 self._rebuild()
         now_s = time.monotonic()
         oldest_s = min(
@@ -216,7 +225,7 @@ class Publisher:
             default=now_s,
         )
         if now_s - oldest_s > self._settings.publish_stuck_s:
-            self._last_error = f"no acknowledgement for {self._settings.publish_stuck_s} s"
+            self._tell(f"no acknowledgement for {self._settings.publish_stuck_s} s")
             self._rebuild()
         waiting = not self.idle or self._retry_s > 0
         if waiting and now_s - self._last_ack_s > self._settings.publish_timeout_s:
@@ -225,6 +234,12 @@ class Publisher:
                 f" {self._settings.publish_timeout_s} s ({self._last_error}); what is"
                 " unacknowledged stays in the outbox",
             )
+
+    def _tell(self, error: str) -> None:
+        """Keep what went wrong, and say it once: it may stay so for hours."""
+        if error != self._last_error:
+            _log.warning("publishing waits: %s", error)
+        self._last_error = error
 
     def _rebuild(self) -> None:
         """Throw the producer away and send again from the oldest unacknowledged record."""
@@ -245,20 +260,23 @@ class Publisher:
 
     def _new_producer(self) -> KafkaProducer:
         """Asked for first: a producer that finds no broker leaks its sockets as it fails."""
-        if not serves(self._bootstrap):
-            raise ConnectionError(f"no broker serves at {self._bootstrap}")
-        return _Producer(
-            bootstrap_servers=self._bootstrap,
-            enable_idempotence=True,
-            acks="all",
-            compression_type="lz4",
-            linger_ms=_LINGER_MS,
-            batch_size=_BATCH_BYTES,
-            request_timeout_ms=_REQUEST_TIMEOUT_MS,
-            delivery_timeout_ms=_DELIVERY_TIMEOUT_MS,
-            max_block_ms=_SEND_BLOCK_MS,
-            bootstrap_timeout_ms=_SEND_BLOCK_MS,
-        )
+        if not serves(self._bootstrap, security=self._security):
+            found = trouble(self._bootstrap, self._security)
+            raise ConnectionError(found.text if found else f"no broker serves at {self._bootstrap}")
+        with in_our_words(self._bootstrap, self._security):
+            return _Producer(
+                **kafka_python_options(self._security),
+                bootstrap_servers=self._bootstrap,
+                enable_idempotence=True,
+                acks="all",
+                compression_type="lz4",
+                linger_ms=_LINGER_MS,
+                batch_size=_BATCH_BYTES,
+                request_timeout_ms=_REQUEST_TIMEOUT_MS,
+                delivery_timeout_ms=_DELIVERY_TIMEOUT_MS,
+                max_block_ms=_SEND_BLOCK_MS,
+                bootstrap_timeout_ms=_SEND_BLOCK_MS,
+            )
 
 
 def outbox_folders(folder: Path) -> list[Path]:

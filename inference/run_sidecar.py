@@ -26,6 +26,7 @@ from inference.settings import InferenceSettings
 from inference.sidecar import Sidecar, merge_until, publish_while
 from inference.sidecar_status import SidecarStatus, State, write_status
 from infra.endpoints import resolve
+from infra.logs import start_logs
 from infra.settings import InfraSettings
 from infra.stop_request import StopRequest
 from infra.store.engine import open_store
@@ -260,13 +261,14 @@ def servers_of(infra: InfraSettings) -> tuple[str, str]:
 
 def main() -> int:
     """Run with the settings and servers of the environment; 1 if events are left or it fails."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    infra = InfraSettings()
+    start_logs(infra, unset="text")
     stop = StopRequest()
     stop.on((signal.SIGTERM, signal.SIGINT))
     clock = SystemClock()
     try:
         settings = InferenceSettings()
-        bootstrap, store_url = servers_of(InfraSettings())
+        bootstrap, store_url = servers_of(infra)
         with keys_kept_fresh(settings, store_url, clock):
             left = run_sidecar(
                 settings,

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -14,6 +15,24 @@ class InfraSettings(BaseSettings):
 
     home: Path = Field(default=Path(".rentroll"), description="folder of the local stack")
     kafka_bootstrap: str | None = Field(default=None, description="host:port[,host:port]")
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="what the brokers of RENTROLL_KAFKA_BOOTSTRAP speak"
+    )
+    kafka_ca_file: Path | None = Field(
+        default=None, description="PEM of who vouches for the brokers; unset: this system's own"
+    )
+    kafka_certificate_file: Path | None = Field(
+        default=None, description="PEM of this client, where brokers ask for a certificate"
+    )
+    kafka_key_file: Path | None = Field(default=None, description="PEM of that certificate's key")
+    kafka_key_password: SecretStr | None = Field(
+        default=None, description="of the key file, where it has one"
+    )
+    kafka_sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = Field(
+        default="SCRAM-SHA-512", description="how the password is shown; PLAIN only over TLS"
+    )
+    kafka_user: str | None = Field(default=None, description="whom the brokers know")
+    kafka_password: SecretStr | None = Field(default=None, description="of that user")
     clickhouse_url: str | None = Field(
         default=None, description="http[s]://[user:password@]host:port[/database]"
     )
@@ -31,6 +50,10 @@ class InfraSettings(BaseSettings):
         default=None, description="force Docker Compose on or off; unset: where an engine answers"
     )
     kafka_heap_mb: int = Field(default=384, ge=256, le=65_536, description="local broker's heap")
+    log_format: Literal["json", "text"] | None = Field(
+        default=None,
+        description="of log lines on standard error; unset: json for workers, text for the others",
+    )
     start_timeout_s: int = Field(default=60, ge=1, le=600, description="per server")
     stack_restart_attempts: int = Field(
         default=5, ge=0, le=100, description="restarts of one member within ten minutes"

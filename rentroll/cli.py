@@ -21,6 +21,8 @@ def rentroll() -> None:
 
 COMMAND_MODULES = (
     "rentroll.stack_commands",
+    "rentroll.kafka_commands",
+    "rentroll.metrics_command",
     "rentroll.migrate_commands",
     "rentroll.key_commands",
     "rentroll.erase_commands",

@@ -45,13 +45,17 @@ def close(
     wanted = wanted_hours(period, hour)
     from rich.console import Console
 
-    from rentroll.close_views import closing_report, closing_table, closing_totals
+    from infra.logs import start_logs
+    from infra.settings import InfraSettings
+    from rentroll.close_views import closing_report, closing_table, closing_totals, log_closing
     from schemas.clock import SystemClock
     from streams.close import close_hours
 
     console = Console()
+    start_logs(InfraSettings(), unset="text", quiet=InfraSettings().log_format is None)
     with ledger_and_store() as (client, store), _progress(console) as progress:
         closing = close_hours(client, store, wanted, clock=SystemClock(), progress=progress)
+    log_closing(closing, wanted)
     if report is not None:
         report.write_text(json.dumps(closing_report(closing, wanted), indent=2) + "\n")
     console.print(closing_table(closing, wanted))

@@ -1,5 +1,6 @@
 """Tables of closed hours and of sources, for people and as JSON."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -14,8 +15,21 @@ from streams.close import Closing, HourVerdict
 from streams.completeness import SourceState
 from streams.completeness_engines import TimeLine
 
+log = logging.getLogger("rentroll.close")
+
 _PREFIX = 12
 _PROBLEMS_SHOWN = 50
+
+
+def log_closing(closing: Closing, period: Period) -> None:
+    """One line per held hour, as far as anybody reads on, and one of totals."""
+    held = closing.held()
+    for one in held[:_PROBLEMS_SHOWN]:
+        log.warning("hour is held", extra={"hour": _hour(one.hour_ms), "reason": one.reason})
+    totals = {"period": period.name, "hours": len(closing.hours), "held": len(held)}
+    published = sum(one.changed and one.state == "published" for one in closing.hours)
+    events = sum(one.events for one in closing.hours)
+    log.info("hours decided", extra=totals | {"published": published, "events": events})
 
 
 def closing_table(closing: Closing, period: Period) -> Table:

@@ -5,6 +5,8 @@ import sys
 import typer
 from rich.console import Console
 
+from infra.logs import redaction
+from infra.settings import InfraSettings
 from schemas.errors import RentrollError
 
 
@@ -15,5 +17,5 @@ def run_and_explain(app: typer.Typer) -> None:
     except RentrollError as error:
         console = Console(stderr=True, highlight=False)
         console.print(f"[bold red]error[/] [dim]{error.code}[/]", end=" ")
-        console.print(str(error), markup=False)
+        console.print(redaction(InfraSettings()).clean(str(error)), markup=False)
         sys.exit(1)

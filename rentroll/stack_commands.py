@@ -105,12 +105,14 @@ def doctor() -> None:
     from inference.serve_doctor import examine_serving
     from inference.settings import InferenceSettings
     from infra.settings import InfraSettings
-    from infra.stack.doctor import examine
+    from infra.stack.doctor import examine, examine_rights
+    from rentroll.kafka_commands import known_roles
     from rentroll.stack_views import show_checks
     from schemas.clock import SystemClock
 
+    infra, console = InfraSettings(), Console()
     serving = examine_serving(InferenceSettings(), SystemClock())
-    checks, console = chain(examine(InfraSettings()), serving), Console()
+    checks = chain(examine(infra), examine_rights(infra, known_roles()), serving)
     with console.status("looking; a vLLM takes a while to say what it is"):
         healthy = show_checks(console, checks)
     raise typer.Exit(0 if healthy else 1)

@@ -37,20 +37,23 @@ def worker(
     from infra.clickhouse.migrate import migrate
     from infra.endpoints import resolve
     from infra.kafka.topics import ensure_topics
+    from infra.logs import start_logs
     from infra.settings import InfraSettings
     from rentroll.ingest_progress import ProgressBar
+    from rentroll.kafka_commands import see_that_worker_may
     from streams.app import IngestWorker
     from streams.clickhouse_sink import ClickHouseSink
     from streams.settings import StreamSettings
-    from streams.telemetry import log_as_json
 
-    log_as_json(quiet=progress)
     infra = InfraSettings()
+    start_logs(infra, unset="json", quiet=progress)
     endpoints = resolve(infra)
+    settings = StreamSettings()
+    see_that_worker_may(endpoints.kafka_bootstrap, infra, settings)
     ensure_topics(endpoints.kafka_bootstrap)
     migrate(endpoints.clickhouse_url, endpoints.clickhouse_database)
     ingest = IngestWorker(
-        StreamSettings(),
+        settings,
         kafka_bootstrap=endpoints.kafka_bootstrap,
         ledger=ClickHouseSink(endpoints.clickhouse_url, endpoints.clickhouse_database),
         folder=infra.home / "ingest",

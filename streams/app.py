@@ -6,7 +6,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -14,12 +15,17 @@ from typing import Any
 
 import faust
 
+from infra.kafka.security import KafkaSecurity
+from infra.metrics_server import answering
+from infra.ports import LOOPBACK
 from schemas.errors import IngestError
 from schemas.topics import DEAD_LETTERS, TOPICS, Topic
 from streams.batch_transport import batch_topic, install
+from streams.broker_access import faust_credentials
 from streams.clickhouse_sink import ClickHouseSink
 from streams.columns import warm_up
 from streams.group import Group, Outbox
+from streams.ingest_watch import LOOK_S, IngestWatch
 from streams.patience import NotNowError
 from streams.record_batch import RecordBatch
 from streams.settings import StreamSettings
@@ -43,17 +49,24 @@ _SWITCH_S = 0.001
 """Decoding holds the interpreter; inserts and fetches, waiting for it, would idle their servers."""
 
 
-def make_app(settings: StreamSettings, kafka_bootstrap: str, folder: Path) -> faust.App:
+def make_app(
+    settings: StreamSettings,
+    kafka_bootstrap: str,
+    folder: Path,
+    security: KafkaSecurity | None = None,
+) -> faust.App:
     """A Faust app with the batch transport and nothing of Faust's that we do not use.
 
     Args:
         settings: Bounds and timeouts.
         kafka_bootstrap: `host:port[,host:port]`.
         folder: Where Faust may keep its files.
+        security: How to be let in; None: as the settings of the environment say.
     """
     app = faust.App(
         settings.ingest_group,
         broker=[f"kafka://{address}" for address in kafka_bootstrap.split(",")],
+        broker_credentials=faust_credentials(security),
         datadir=str(folder),
         web_enabled=False,
         worker_redirect_stdouts=False,
@@ -96,6 +109,7 @@ class IngestWorker:
         self._app = make_app(settings, kafka_bootstrap, folder)
         self._group = Group(self._app)
         self._sink = Sink(self._group, ledger, Outbox(self._app, DEAD_LETTERS.name), settings, hook)
+        self.watch = IngestWatch(self._group, self._sink, ledger.ask, settings)
         self._turns = Turns(settings.ingest_decode_threads * _BATCHES_PER_THREAD)
         self._assigned = False
         for topic in topics:
@@ -107,6 +121,7 @@ class IngestWorker:
         self._app.timer(_SETTLE_S)(self._sink.settle)
         self._app.timer(_KEEP_ALIVE_S)(self._keep_alive)
         self._app.timer(float(settings.ingest_report_s))(self._report)
+        self._app.timer(LOOK_S)(self._look)
 
     @property
     def counters(self) -> IngestCounters:
@@ -137,7 +152,8 @@ class IngestWorker:
         worker = faust.Worker(self._app, override_logging=False, quiet=True, redirect_stdouts=False)
         worker.spinner = None
         try:
-            worker.execute_from_commandline()
+            with self._answering():
+                worker.execute_from_commandline()
         except SystemExit as stop:
             code = stop.code
         self._report_once()
@@ -145,6 +161,16 @@ class IngestWorker:
             raise IngestError(f"ingest stopped: {self._sink.failure}") from self._sink.failure
         if code:
             raise IngestError(f"ingest stopped with status {code}; the log says why")
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Tell whoever asks how the worker stands, where settings name a port for it."""
+        if not self._settings.ingest_metrics_port:
+            yield
+            return
+        with answering(self._settings.ingest_metrics_port, self.watch.told) as port:
+            log.info("tells how it stands", extra={"url": f"http://{LOOPBACK}:{port}/metrics"})
+            yield
 
     def _subscribe(self, topic: Topic) -> None:
         source = batch_topic(self._app, topic.name)
@@ -211,6 +237,9 @@ class IngestWorker:
     async def _keep_alive(self) -> None:
         self._group.keep_alive()
 
+    async def _look(self) -> None:
+        await self.watch.look(joined=self._assigned)
+
     async def _report(self) -> None:
         self._report_once()
 
@@ -228,5 +257,6 @@ class IngestWorker:
         await self._sink.give_up()
 
     async def _shut_down(self, *_signal: object, **_more: object) -> None:
+        self.watch.end()
         await self._turns.stop()
         await self._sink.close()

@@ -55,6 +55,17 @@ class ClickHouseSink:
         except OSError as error:
             raise NotNowError(str(error)) from error
 
+    def ask(self) -> None:
+        """See whether the server answers a query.
+
+        Raises:
+            NotNowError: If it does not.
+        """
+        try:
+            self._client().command("SELECT 1")
+        except (ClickHouseError, OSError) as error:
+            raise NotNowError(str(error)) from error
+
     def _client(self) -> Client:
         client: Client | None = getattr(self._of_thread, "client", None)
         if client is None:

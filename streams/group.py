@@ -10,6 +10,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
+from streams.broker_access import as_aiokafka
 from streams.patience import NotNowError
 
 REREAD_TIMEOUT_S = 30
@@ -80,6 +81,7 @@ class Group:
         """The value of one record that was read before; for the rare one that is refused late."""
         place = TopicPartition(topic, partition)
         reader = aiokafka.AIOKafkaConsumer(
+            **as_aiokafka(self._app.conf.broker_credentials),
             bootstrap_servers=[f"{url.host}:{url.port}" for url in self._app.conf.broker_consumer],
             enable_auto_commit=False,
         )

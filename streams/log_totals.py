@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from infra.kafka.security import aiokafka_options
 from schemas.errors import IngestError
 from schemas.topics import USAGE, event_type
 from schemas.usage import TOKEN_METERS, RequestFinished
@@ -49,6 +50,7 @@ async def count_log(bootstrap: str, sources: Collection[str]) -> Totals:
         IngestError: If the broker stops answering before the end is reached.
     """
     consumer = AIOKafkaConsumer(
+        **aiokafka_options(),
         bootstrap_servers=bootstrap,
         group_id=None,
         enable_auto_commit=False,

@@ -105,6 +105,34 @@ class StreamSettings(BaseSettings):
         ge=0,
         description="how far clocks may be apart when a replay leaves old records out",
     )
+    ingest_metrics_port: int = Field(
+        default=0,
+        ge=0,
+        le=65_535,
+        description="of 127.0.0.1, for /metrics, /healthz and /readyz of a worker; 0: none",
+    )
+    ingest_ready_s: int = Field(
+        default=30,
+        ge=1,
+        le=3_600,
+        description="a worker is ready if broker, ledger and progress were seen within this time",
+    )
+    metrics_refresh_s: int = Field(
+        default=60,
+        ge=1,
+        le=86_400,
+        description="how often `rentroll metrics` asks ledger and store",
+    )
+    metrics_lookback_s: int = Field(
+        default=3 * 86_400,
+        ge=3_600,
+        description="how far back `rentroll metrics` looks for holes; older ones hold their hour",
+    )
+    metrics_settle_s: int = Field(
+        default=600,
+        ge=0,
+        description="a sequence younger than this may be on its way: it is no hole yet",
+    )
     close_grace_s: int = Field(
         default=86_400,
         ge=0,

@@ -18,6 +18,7 @@ from time import monotonic, perf_counter_ns
 
 import pyarrow as pa
 
+from infra.metrics import Histogram
 from schemas.tables import Table
 from schemas.topics import dead_letter_key
 from streams.clickhouse_sink import (
@@ -39,6 +40,8 @@ from streams.telemetry import IngestCounters
 
 log = logging.getLogger("rentroll.ingest")
 
+INSERT_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
 
 class Sink:
     """All partitions that this worker owns."""
@@ -53,6 +56,7 @@ class Sink:
     ) -> None:
         self.counters = IngestCounters()
         self.failure: BaseException | None = None
+        self.insert_times = Histogram(INSERT_BOUNDS_S)
         self._group = group
         self._ledger = ledger
         self._dead_letters = dead_letters
@@ -137,6 +141,10 @@ class Sink:
         if partition is None:
             return 1
         return max(log_end - partition.written, 0 if partition.settled else 1)
+
+    def positions(self) -> dict[Place, int]:
+        """Per partition that is open, the offset up to which the ledger has everything."""
+        return {place: partition.written for place, partition in list(self._owned.items())}
 
     async def give_up(self) -> None:
         """Hand all partitions over: finish what is being written, start nothing new."""
@@ -282,7 +290,9 @@ class Sink:
 
         started_ns = perf_counter_ns()
         rejected = await self._patiently(attempt, "inserting", place)
-        self.counters.insert_ns += perf_counter_ns() - started_ns
+        taken_ns = perf_counter_ns() - started_ns
+        self.counters.insert_ns += taken_ns
+        self.insert_times.observe_ns(taken_ns)
         if rejected:
             await self._send_dead_letters(
                 place, [await self._read_again(place, row) for row in rejected]

@@ -1,13 +1,12 @@
 """What ingest counts, and how it says so: JSON log lines and a statistics file."""
 
 import json
-import logging
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
 
-_PLAIN = frozenset(vars(logging.makeLogRecord({})))
+from infra.logs import log_as_json
+
+__all__ = ["IngestCounters", "log_as_json", "write_statistics"]
 
 
 @dataclass(slots=True)
@@ -40,34 +39,3 @@ def write_statistics(path: Path, counters: IngestCounters) -> None:
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(counters.as_dict(), sort_keys=True) + "\n")
     fresh.replace(path)
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object per line: time, level, logger, message, and the `extra` fields."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line |= {name: value for name, value in vars(record).items() if name not in _PLAIN}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
-
-
-def log_as_json(stream: TextIO = sys.stderr, *, quiet: bool = False) -> None:
-    """Send every logger's lines to `stream` as JSON; the libraries only from WARNING on.
-
-    Args:
-        stream: Where to.
-        quiet: Our own lines too only from WARNING on.
-    """
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    # It warns whenever a commit takes longer than the time between two.
-    logging.getLogger("mode.timers").setLevel(logging.ERROR)
-    logging.getLogger("rentroll").setLevel(logging.WARNING if quiet else logging.INFO)

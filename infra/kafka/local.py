@@ -103,6 +103,10 @@ class LocalKafka:
         }
         return "".join(f"{name}={value}\n" for name, value in settings.items())
 
+    def first_users(self) -> tuple[str, ...]:
+        """Options that tell a new broker of users; none where nobody has to show who it is."""
+        return ()
+
     def java_command(
         self, java: str, jars: Path, options: Sequence[str], *program: str
     ) -> list[str]:
@@ -157,15 +161,15 @@ class LocalKafka:
         if not (self.log_dir / FORMATTED).exists():
             # One word: an id may begin with a dash, which Kafka would take for an option.
             identity = f"--cluster-id={self.cluster_id}"
-            arguments = ("format", "--standalone", identity, "-c", str(properties))
-            command = self.java_command(java, jars, SHORT_LIVED, STORAGE_TOOL, *arguments)
+            options = ("--standalone", identity, "-c", str(properties), *self.first_users())
+            command = self.java_command(java, jars, SHORT_LIVED, STORAGE_TOOL, "format", *options)
             done = subprocess.run(guarded(command), capture_output=True, text=True, check=False)  # noqa: S603
             if done.returncode != 0:
                 raise ServerStartError(
                     f"Kafka cannot format {self.log_dir}: {done.stdout}{done.stderr}"
                 )
-        options = archive_options(java, jars)
-        os.execv(java, self.java_command(java, jars, options, MAIN, str(properties)))  # noqa: S606
+        archive = archive_options(java, jars)
+        os.execv(java, self.java_command(java, jars, archive, MAIN, str(properties)))  # noqa: S606
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,11 +12,13 @@ from infra import container_engine
 from infra.addresses import accepts_connections, without_secret
 from infra.clickhouse.local import answers_ping
 from infra.kafka.jars import OLDEST_JAVA, default_cache, java_version
-from infra.kafka.probe import serves
+from infra.kafka.probe import trouble
+from infra.kafka.rights import Role, missing, playable
+from infra.kafka.security import kafka_security
 from infra.ports import choose_port
 from infra.settings import InfraSettings
 from infra.stack.members import STRIPE_API
-from schemas.errors import PortBusyError, RentrollError
+from schemas.errors import PortBusyError, RentrollError, SettingsError
 
 OLDEST_PYTHON = (3, 11)
 FREE_DISK_BYTES = 2 * 1024**3
@@ -137,8 +139,49 @@ def _loopback(home: Path) -> Check:
 
 def _kafka(settings: InfraSettings) -> Iterator[Check]:
     bootstrap = settings.kafka_bootstrap
-    if bootstrap is not None:
-        yield _url("RENTROLL_KAFKA_BOOTSTRAP", bootstrap, lambda: _yes(serves(bootstrap)))
+    if bootstrap is None and settings.kafka_security_protocol == "PLAINTEXT":
+        return
+    name = "RENTROLL_KAFKA_BOOTSTRAP"
+    try:
+        security = kafka_security(settings)
+        found = trouble(bootstrap or "", security)
+    except SettingsError as error:
+        yield Check(name, ok=False, found=str(error), remedy="mend these settings")
+        return
+    if found is None:
+        shown = f"{bootstrap} answers {security.protocol}"
+        yield Check(name, ok=True, found=shown)
+        return
+    remedy = f"start that server or mend {name}; unset it to let the local stack provide one"
+    yield Check(name, ok=False, found=found.text, remedy="as it says" if found.lasting else remedy)
+
+
+def examine_rights(settings: InfraSettings, known: Sequence[Role]) -> Iterator[Check]:
+    """Whom the brokers take this user for, and which of the roles it may play.
+
+    Nothing where settings give no broker, or one that does not answer: `examine` says so.
+    """
+    bootstrap = settings.kafka_bootstrap
+    if bootstrap is None or settings.kafka_security_protocol == "PLAINTEXT":
+        return
+    from infra.kafka.admin import granted
+
+    name, needed = "Kafka rights", "grant one role: `rentroll kafka acls` prints how"
+    try:
+        security = kafka_security(settings)
+        if trouble(bootstrap, security) is not None:
+            return
+        wanted = [right for role in known for right in role.rights]
+        may = granted(bootstrap, security, wanted)
+    except RentrollError as error:
+        yield Check(name, ok=False, found=str(error), remedy="as it says")
+        return
+    playing = playable(known, may)
+    shown = f"{security.who()} may be {', '.join(playing) or 'none of our roles'}"
+    if not playing:
+        nearest = min((missing(role.rights, may) for role in known if role.rights), key=len)
+        shown += f"; what it lacks at least: {', '.join(nearest)}"
+    yield Check(name, bool(playing), shown, needed)
 
 
 def _clickhouse(settings: InfraSettings) -> Iterator[Check]:

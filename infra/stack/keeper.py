@@ -162,6 +162,8 @@ class Keeper:
             if not kept.was_ready:
                 kept.member.set_up()
             kept.phase, kept.was_ready = Phase.READY, True
+        elif never := kept.member.why_never():
+            raise ServerError(f"{kept.member.name} at {never}")
         elif time.monotonic() - kept.began > self._settings.start_timeout_s:
             what = f"did not serve in {self._settings.start_timeout_s} s"
             if kept.process is None:

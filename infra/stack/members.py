@@ -8,7 +8,8 @@ from pathlib import Path
 from infra.addresses import accepts_connections, answers_http, without_secret
 from infra.clickhouse.local import LocalClickHouse, answers_ping
 from infra.kafka.local import LocalKafka
-from infra.kafka.probe import serves
+from infra.kafka.probe import serves, trouble
+from infra.kafka.security import kafka_security
 from infra.local_server import LocalServer
 from infra.ports import LOOPBACK, choose_port, is_free
 from infra.settings import InfraSettings
@@ -24,12 +25,18 @@ def nothing_to_set_up() -> None:
     """A member that is complete once it answers."""
 
 
+def nothing_known() -> str:
+    """A member whose silence says nothing."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """One server of the stack.
 
     `endpoint` is what clients need, under its name in `Endpoints`; None where settings give it.
     `server` is there only for a process of ours. `set_up` runs once, when the probe first holds.
+    `why_never` says why a probe that does not hold never will; empty where waiting may help.
     """
 
     name: MemberName
@@ -39,6 +46,7 @@ class Member:
     endpoint: tuple[str, str] | None = None
     server: LocalServer | None = None
     set_up: Callable[[], None] = nothing_to_set_up
+    why_never: Callable[[], str] = nothing_known
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +106,16 @@ def member(plan: Plan, name: MemberName) -> Member:
 def _kafka(plan: Plan) -> Member:
     given = plan.settings.kafka_bootstrap
     bootstrap = given or f"{LOOPBACK}:{plan.ports['kafka']}"
+    security = kafka_security(plan.settings)
+
+    def why_never() -> str:
+        found = trouble(bootstrap, security)
+        return found.text if found is not None and found.lasting else ""
 
     def set_up() -> None:
         from infra.kafka.topics import ensure_topics
 
-        ensure_topics(bootstrap)
+        ensure_topics(bootstrap, security=security)
 
     server = None
     if given is None and plan.means == "process":
@@ -118,10 +131,11 @@ def _kafka(plan: Plan) -> Member:
         name="kafka",
         provided="url" if given else plan.means,
         address=bootstrap,
-        probe=server.probe if server else lambda: serves(bootstrap),
+        probe=server.probe if server else lambda: serves(bootstrap, security=security),
         endpoint=None if given else ("kafka_bootstrap", bootstrap),
         server=server,
         set_up=set_up,
+        why_never=why_never if given and security.over_tls else nothing_known,
     )
 
 

@@ -176,7 +176,7 @@ def test_0004_packed_columns_hold_the_same_values(clickhouse_url: str, database:
 
 
 def test_0005_of_an_hour_the_newest_findings_count(clickhouse_url: str, database: str) -> None:
-    assert "0003_hour_findings.sql" in names(migrate(clickhouse_url, database))
+    assert "0005_hour_findings.sql" in names(migrate(clickhouse_url, database))
     with connect(clickhouse_url, database) as client:
         for second, quarantined in ((2, 7), (1, 5)):
             client.command(
