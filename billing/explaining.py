@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from billing.selection import Dimensions, winners_first
+from schemas.price_selection import Dimensions, winners_first
 from schemas.periods import hour_text
 from schemas.prices import SELECTORS, Price, PriceBook
 
