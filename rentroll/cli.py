@@ -28,6 +28,8 @@ COMMAND_MODULES = (
     "rentroll.stream_commands",
     "rentroll.close_commands",
     "rentroll.price_commands",
+    "rentroll.spend_commands",
+    "rentroll.admission_command",
     "rentroll.billing_commands",
     "rentroll.invoice_commands",
     "rentroll.demo_command",

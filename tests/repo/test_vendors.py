@@ -35,6 +35,9 @@ IMPORTERS: dict[str, set[str]] = {
     "yaml": {"billing/yaml_source.py", "inference/simulate/lined_yaml.py"},
     "cryptography": {"infra/signing.py"},
     "alembic": {"infra/store/*.py"},
+    "aiohttp": {"inference/door_admission.py"},
+    "standardwebhooks": {"streams/alert_webhooks.py"},
+    "uvicorn": {"rentroll/admission_command.py"},
 }
 """Who may import what. An SDK changes under us: then one file changes, and its tests tell."""
 SCHEMAS_MAY_IMPORT = {"pydantic", "schemas"} | sys.stdlib_module_names

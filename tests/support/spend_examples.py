@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from infra.store.budgets import Budget, BudgetKind
+from schemas.budgets import Budget, BudgetKind
 from schemas.prices import Price, PriceBook, Selector, UnitPricing
 from schemas.usage import OUTCOMES, TOKEN_METERS
 
