@@ -6,8 +6,20 @@ other in one commit, and between two statements it could be missed in both.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, func, insert, literal, select, union_all
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    union_all,
+)
 
 from billing.admission import Ask, Decision, Standing
 from infra.store.budgets import budgets_of, lock_budgets
@@ -15,6 +27,30 @@ from infra.store.tables import admission_holds, live_tenant_months
 from schemas.estimates import Estimator
 from schemas.spend import MonthKey, month_start_ms
 from schemas.units import MS_PER_HOUR
+
+_TENANTS: Any = bindparam("tenants", expanding=True)
+
+
+def _spent_and_held() -> Select[Any]:
+    spent, holds = live_tenant_months.c, admission_holds.c
+    both = union_all(
+        select(literal(1).label("is_spent"), spent.tenant, spent.month_ms, spent.amount_e9).where(
+            spent.tenant.in_(_TENANTS)
+        ),
+        select(literal(0).label("is_spent"), holds.tenant, holds.month_ms, holds.amount_e9).where(
+            holds.tenant.in_(_TENANTS)
+        ),
+    ).subquery()
+    key = (both.c.is_spent, both.c.tenant, both.c.month_ms)
+    return select(*key, func.sum(both.c.amount_e9)).group_by(*key)
+
+
+# Made once: making a statement costs more than running it, and a door waits for it.
+_SPENT_AND_HELD = _spent_and_held()
+_HELD_ALREADY = select(admission_holds.c.request, admission_holds.c.amount_e9).where(
+    admission_holds.c.request.in_(bindparam("requests", expanding=True))
+)
+_HOLD = insert(admission_holds)
 
 
 def reserve(store: Engine, asks: Sequence[Ask], estimator: Estimator) -> list[Decision]:
@@ -43,7 +79,7 @@ def reserve(store: Engine, asks: Sequence[Ask], estimator: Estimator) -> list[De
                 known[ask.request] = decision
                 fresh.append(_row(ask, decision, month_ms))
         if fresh:
-            connection.execute(insert(admission_holds), fresh)
+            connection.execute(_HOLD, fresh)
     return decisions
 
 
@@ -63,20 +99,7 @@ def read_standings(connection: Connection, tenants: Iterable[str]) -> Mapping[st
     for budget in budgets_of(connection, names):
         standing = standings[budget.tenant]
         standing.budgets = [*standing.budgets, budget]
-    spent, holds = live_tenant_months.c, admission_holds.c
-    both = union_all(
-        select(literal(1).label("is_spent"), spent.tenant, spent.month_ms, spent.amount_e9).where(
-            spent.tenant.in_(names)
-        ),
-        select(literal(0).label("is_spent"), holds.tenant, holds.month_ms, holds.amount_e9).where(
-            holds.tenant.in_(names)
-        ),
-    ).subquery()
-    rows = connection.execute(
-        select(
-            both.c.is_spent, both.c.tenant, both.c.month_ms, func.sum(both.c.amount_e9)
-        ).group_by(both.c.is_spent, both.c.tenant, both.c.month_ms)
-    )
+    rows = connection.execute(_SPENT_AND_HELD, {"tenants": names})
     for is_spent, tenant, month_ms, amount_e9 in rows:
         if is_spent:
             standings[tenant].spent_e9[MonthKey(tenant, month_ms)] = int(amount_e9)
@@ -93,11 +116,7 @@ def _worst_case_e9(standing: Standing, ask: Ask, estimator: Estimator) -> int | 
 
 
 def _known(connection: Connection, requests: Sequence[str]) -> dict[str, Decision]:
-    rows = connection.execute(
-        select(admission_holds.c.request, admission_holds.c.amount_e9).where(
-            admission_holds.c.request.in_(requests)
-        )
-    )
+    rows = connection.execute(_HELD_ALREADY, {"requests": list(requests)})
     return {request: Decision("held", amount_e9) for request, amount_e9 in rows}
 
 

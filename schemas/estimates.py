@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from schemas.errors import MoneyError
 from schemas.money import parse_price
-from schemas.price_selection import Dimensions, PriceIndex
 from schemas.price_kinds import HourlyPricing, PackagePricing, UnitPricing
+from schemas.price_selection import Dimensions, PriceIndex
 from schemas.prices import SELECTORS, Price, PriceBook
 from schemas.units import MS_PER_HOUR
 from schemas.usage import TOKEN_METERS

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from infra.store.engine import take_turns
@@ -20,6 +20,10 @@ from schemas.spend import month_start_ms
 
 PERCENT = 100
 _PERCENT_MAX = 1_000
+
+# Made once: admission runs it for every request.
+_ALL_BUDGETS = select(budgets).order_by(budgets.c.tenant, budgets.c.kind)
+_BUDGETS_OF = _ALL_BUDGETS.where(budgets.c.tenant.in_(bindparam("tenants", expanding=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +87,10 @@ def lock_budgets(connection: Connection, tenants: Iterable[str]) -> None:
 
 def budgets_of(connection: Connection, tenants: Iterable[str] | None = None) -> list[Budget]:
     """Budgets of some tenants, or of all."""
-    wanted = select(budgets).order_by(budgets.c.tenant, budgets.c.kind)
-    if tenants is not None:
-        wanted = wanted.where(budgets.c.tenant.in_(list(tenants)))
-    rows = connection.execute(wanted).mappings()
+    if tenants is None:
+        rows = connection.execute(_ALL_BUDGETS).mappings()
+    else:
+        rows = connection.execute(_BUDGETS_OF, {"tenants": list(tenants)}).mappings()
     return [Budget(**{**row, "thresholds": tuple(json.loads(row["thresholds"]))}) for row in rows]
 
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 from schemas.budgets import Budget, BudgetKind
-from schemas.prices import Price, PriceBook, Selector, UnitPricing
+from schemas.price_kinds import UnitPricing
+from schemas.prices import Price, PriceBook, Selector
 from schemas.usage import OUTCOMES, TOKEN_METERS
 
 DOLLAR_E9 = 10**9
