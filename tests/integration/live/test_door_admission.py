@@ -18,7 +18,7 @@ from tests.support.door_house import CHAT, House, house, run
 from tests.support.doors import door_key, door_tenant, snapshot
 from tests.support.spend_examples import DOLLAR_E9, TOKEN_E9, budget
 
-pytestmark = pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
+ON_SQLITE = pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 
 SLOW: dict[str, Any] = {"admission_timeout_ms": 10_000, "admission_context_tokens": 1_000}
 MESSAGE = {"messages": [{"role": "user", "content": "hello"}], "model": "llama", "max_tokens": 50}
@@ -47,6 +47,7 @@ def holds(store: Engine) -> list[tuple[str, int]]:
         return [(row.request, row.amount_e9) for row in connection.execute(wanted)]
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(("kind", "status"), [("monthly", 429), ("prepaid", 402)])
 def test_request_beyond_the_budget_is_refused_with_problem_details_and_a_record(
     server: str, priced_store: Engine, tmp_path: Path, kind: BudgetKind, status: int
@@ -66,6 +67,7 @@ def test_request_beyond_the_budget_is_refused_with_problem_details_and_a_record(
     run(story)
 
 
+@ON_SQLITE
 def test_request_within_the_budget_runs_and_its_worst_case_is_held_under_its_event_id(
     server: str, priced_store: Engine, tmp_path: Path
 ) -> None:
@@ -83,6 +85,7 @@ def test_request_within_the_budget_runs_and_its_worst_case_is_held_under_its_eve
     run(story)
 
 
+@ON_SQLITE
 def test_missing_max_tokens_counts_as_the_context(
     server: str, priced_store: Engine, tmp_path: Path
 ) -> None:
