@@ -133,7 +133,10 @@ def test_without_an_answer_the_setting_decides_but_never_for_a_credit(
 
 def test_endpoint_that_hangs_costs_no_more_than_the_time_out(tmp_path: Path) -> None:
     async def story() -> None:
-        silent = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+        writers: list[asyncio.StreamWriter] = []
+        silent = await asyncio.start_server(
+            lambda _reader, writer: writers.append(writer), "127.0.0.1", 0
+        )
         port = silent.sockets[0].getsockname()[1]
         hanging: dict[str, Any] = {
             "admission_url": f"http://127.0.0.1:{port}",
@@ -143,5 +146,7 @@ def test_endpoint_that_hangs_costs_no_more_than_the_time_out(tmp_path: Path) -> 
             started_s = asyncio.get_running_loop().time()
             assert (await ask(here))[0] == 503
             assert asyncio.get_running_loop().time() - started_s < 10
+            for writer in writers:
+                writer.close()
 
     run(story)

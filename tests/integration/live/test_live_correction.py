@@ -120,7 +120,8 @@ def test_hours_that_the_log_has_no_more_are_taken_from_what_was_published(
     corrector: Corrector, priced_store: Engine, shared_ledger: Client
 ) -> None:
     publish_run(shared_ledger, priced_store, HOUR, [row(7)], offset=0)
-    publish_run(shared_ledger, priced_store, HOUR + timedelta(hours=1), [row(2)], offset=0)
+    later = HOUR + timedelta(hours=1)
+    publish_run(shared_ledger, priced_store, later, [row(2, hour=later)], offset=0)
     assert corrector.correct(ESTIMATOR, NOW_MS) == 2
     assert shown(priced_store) == (7, 7 * REQUEST_E9, 9 * REQUEST_E9)
 

@@ -11,7 +11,14 @@ from schemas.estimates import (
     format_amount_e9,
     parse_amount_e9,
 )
-from schemas.prices import GraduatedPricing, Price, PriceBook, PriceStep, Selector, UnitPricing
+from schemas.price_kinds import (
+    GraduatedPricing,
+    HourlyPricing,
+    PackagePricing,
+    PriceStep,
+    UnitPricing,
+)
+from schemas.prices import Price, PriceBook, Selector
 from schemas.usage import OUTCOMES, TOKEN_METERS
 
 MILLION = 1_000_000
@@ -92,6 +99,35 @@ def test_graduated_price_counts_at_its_dearest_step() -> None:
         DIMENSIONS, 0, "stop", used(input_uncached_tokens=7)
     )
     assert estimate.amount_e9 == 7 * 2_000
+
+
+def test_package_counts_by_the_unit() -> None:
+    packed = price(
+        "in",
+        "input_uncached_tokens",
+        0,
+        per=1,
+        pricing=PackagePricing(kind="package", size=1_000, package_price_e12=10**12),
+    )
+    estimate = Estimator(book(packed)).estimate(
+        DIMENSIONS, 0, "stop", used(input_uncached_tokens=7)
+    )
+    assert estimate.amount_e9 == 7 * 10**6
+
+
+def test_hourly_price_is_that_of_the_hour_of_admission() -> None:
+    spot = price(
+        "in",
+        "input_uncached_tokens",
+        0,
+        effective_until=2 * 3_600_000,
+        pricing=HourlyPricing(kind="hourly", unit_prices_e12=(10**12, 4 * 10**12)),
+    )
+    estimator = Estimator(book(spot, billed_meters=("input_uncached_tokens",)))
+    quantities = used(input_uncached_tokens=7)
+    assert estimator.estimate(DIMENSIONS, 3_599_999, "stop", quantities).amount_e9 == 7_000
+    assert estimator.estimate(DIMENSIONS, 3_600_000, "stop", quantities).amount_e9 == 28_000
+    assert estimator.worst_case_e9(ASKED, 3_600_000) == 1_000 * 4_000
 
 
 def test_worst_case_counts_input_and_output_at_their_dearest_meter() -> None:
