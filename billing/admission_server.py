@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from time import monotonic
+from time import monotonic, monotonic_ns
 from typing import Any
 
 import msgspec
@@ -98,7 +98,7 @@ class Reservations:
     def __init__(self, store: Engine, bounds: Bounds) -> None:
         self._store = store
         self._bounds = bounds
-        self._waiting: list[tuple[Ask, float, asyncio.Future[Decision]]] = []
+        self._waiting: list[tuple[Ask, int, asyncio.Future[Decision]]] = []
         self._deciding: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, "reserve")
         self._prices: tuple[str, Estimator] | None = None
@@ -112,7 +112,7 @@ class Reservations:
             sqlalchemy.exc.DBAPIError: If the store cannot be asked.
         """
         answer: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
-        self._waiting.append((ask, monotonic(), answer))
+        self._waiting.append((ask, monotonic_ns(), answer))
         if self._deciding is None:
             self._deciding = asyncio.ensure_future(self._decide_all())
         return await answer
@@ -142,14 +142,14 @@ class Reservations:
         finally:
             self._deciding = None
 
-    def _in_time(self, _ask: Ask, since_s: float, answer: "asyncio.Future[Decision]") -> bool:
-        if (monotonic() - since_s) * 1_000 <= self._bounds.timeout_ms:
+    def _in_time(self, _ask: Ask, since_ns: int, answer: "asyncio.Future[Decision]") -> bool:
+        if monotonic_ns() - since_ns <= self._bounds.timeout_ms * NS_PER_MS:
             return True
         if not answer.done():
             answer.set_exception(BusyError())
         return False
 
-    async def _decide(self, some: list[tuple[Ask, float, "asyncio.Future[Decision]"]]) -> None:
+    async def _decide(self, some: list[tuple[Ask, int, "asyncio.Future[Decision]"]]) -> None:
         if not some:
             return
         asks = [ask for ask, _, _ in some]

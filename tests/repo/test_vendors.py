@@ -22,7 +22,10 @@ IMPORTERS: dict[str, set[str]] = {
         "streams/group.py",  # the fenced commit
         "streams/log_totals.py",  # the log's own count, by a reader that is not ours
     },
-    "faust": {"streams/app.py", "streams/batch_transport.py", "streams/group.py"},
+    "faust": {
+        *("streams/app.py", "streams/live_app.py"),
+        *("streams/batch_transport.py", "streams/group.py"),
+    },
     "mode": {"streams/app.py"},
     "vllm": {"inference/vllm*.py"},
     # In the engine's environment only, where the demo's model is converted.

@@ -23,6 +23,7 @@ TABLES = (
 def upgrade() -> None:
     """Create the tables; all of it is derived, so no rule keeps a row from being changed."""
     _create_windows()
+    _create_live_windows()
     _create_budgets()
 
 
@@ -56,6 +57,9 @@ def _create_windows() -> None:
             "tenant", "month_ms", "kafka_partition", name=op.f("pk_live_tenant_months")
         ),
     )
+
+
+def _create_live_windows() -> None:
     op.create_table(
         "live_windows",
         sa.Column("tenant", sa.String(length=128), nullable=False),
