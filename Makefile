@@ -71,6 +71,10 @@ bench-replay: .venv/.runtime ## Measure replay from the archive and from Kafka a
 	@$(BIN)/python -m bench.replay $(BENCH_ARGS)
 bench-simulate: .venv/.runtime ## Measure the simulator: events a second to disk
 	@$(BIN)/python -m bench.simulate $(BENCH_ARGS)
+bench-admission: .venv/.dev ## Measure admission: how long a door waits for a hold, on both databases
+	@$(BIN)/python -m bench.admission $(BENCH_ARGS)
+bench-live-spend: .venv/.dev ## Measure live spend: from an event's end until it is readable
+	@$(BIN)/python -m bench.live_spend $(BENCH_ARGS)
 bench-attribution: .venv/.runtime ## Compare attribution with the Shapley value, over mixes of traffic
 	@$(BIN)/python -m bench.attribution $(BENCH_ARGS)
 bench-metering: vllm ## Measure what metering costs a real vLLM engine, in paired rounds

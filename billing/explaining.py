@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from billing.selection import Dimensions, winners_first
 from schemas.periods import hour_text
+from schemas.price_selection import Dimensions, winners_first
 from schemas.prices import SELECTORS, Price, PriceBook
 
 

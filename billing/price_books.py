@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, Row, Select, insert, select
+from sqlalchemy import Engine, Row, insert, select
 
 from billing.price_book_file import BookFile
+from infra.store.price_books import book_of, last_imported_first
 from infra.store.tables import price_books
 from schemas.errors import ContractError, PriceBookError
 from schemas.prices import PriceBook
@@ -58,7 +59,7 @@ def import_book(store: Engine, file: BookFile, *, imported_by: str, now_ms: int)
 def list_books(store: Engine) -> list[ImportedBook]:
     """All imported books, the last imported first; the first is the one used by default."""
     with store.connect() as connection:
-        return [_listed(row) for row in connection.execute(_last_first())]
+        return [_listed(row) for row in connection.execute(last_imported_first())]
 
 
 def load_book(store: Engine, wanted: str | None = None) -> PriceBook:
@@ -68,7 +69,7 @@ def load_book(store: Engine, wanted: str | None = None) -> PriceBook:
         ContractError: If there is no such book, the prefix fits several, or what the store holds
             under a hash is not what was imported under it.
     """
-    query = _last_first()
+    query = last_imported_first()
     if wanted is not None:
         named = price_books.c.name == wanted
         is_prefix = len(wanted) >= HASH_PREFIX_MIN and set(wanted) <= set("0123456789abcdef")
@@ -83,19 +84,7 @@ def load_book(store: Engine, wanted: str | None = None) -> PriceBook:
         which = "no price book is imported" if wanted is None else f"no price book {wanted!r}"
         raise ContractError(f"{which}; `rentroll prices list` shows what there is")
     row = (exact or rows)[0]
-    book = PriceBook.model_validate_json(row.body)
-    if book.sha256() != row.sha256:
-        raise ContractError(
-            f"price book {row.name!r} was changed in the store: its content hashes to"
-            f" {book.sha256()}, not to {row.sha256}"
-        )
-    return book
-
-
-def _last_first() -> Select[Any]:
-    return select(price_books).order_by(
-        price_books.c.imported_at_ms.desc(), price_books.c.name.desc()
-    )
+    return book_of(row)
 
 
 def _listed(row: Row[Any]) -> ImportedBook:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from billing.price_models import counted_numerator_e12, hourly_unit_price_e12
-from billing.selection import PriceIndex
 from schemas.apportion import apportion
 from schemas.billing import HourlyUsage, RatedLine, UnpricedUsage
 from schemas.errors import ConservationError
 from schemas.periods import Period
 from schemas.price_kinds import CountedPricing, HourlyPricing, UnitPricing
+from schemas.price_selection import PriceIndex
 from schemas.prices import Price, PriceBook
 from schemas.usage import METERS, TOKEN_METERS
 

@@ -1,5 +1,6 @@
 """What billing can be told from outside: its only configuration, prefix RENTROLL_BILLING_."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -40,4 +41,20 @@ class BillingSettings(BaseSettings):
     )
     usage_block_rows: int = Field(
         default=20_000, ge=1, le=1_000_000, description="rows of hourly usage read at a time"
+    )
+    admission_host: str = Field(
+        default="127.0.0.1", min_length=1, description="where `rentroll admission` listens"
+    )
+    admission_port: int = Field(default=8790, ge=0, le=65_535, description="0: a free one")
+    admission_token_file: Path | None = Field(
+        default=None, description="what doors must show; unset: nothing, so keep it on loopback"
+    )
+    admission_timeout_ms: int = Field(
+        default=50, ge=1, le=10_000, description="an ask that waited longer is not decided"
+    )
+    admission_batch_requests: int = Field(
+        default=200, ge=1, le=10_000, description="decided together in one transaction, at most"
+    )
+    admission_prices_check_s: int = Field(
+        default=5, ge=1, le=3_600, description="how often it looks for a newer price book"
     )

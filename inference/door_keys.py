@@ -39,12 +39,16 @@ class DoorKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DoorTenant(msgspec.Struct, frozen=True, kw_only=True):
-    """One tenant as a door needs it; `tenant_key` are 32 secret bytes as hex."""
+    """One tenant as a door needs it; `tenant_key` are 32 secret bytes as hex.
+
+    `budget` says whether admission is asked; `prepaid` if a credit is one of several budgets.
+    """
 
     tenant: str
     tenant_key: str
     suspended: bool = False
     suspend_reason: str = ""
+    budget: Literal["", "monthly", "prepaid"] = ""
 
     def pseudonym(self, purpose: str, text: str) -> str:
         """An HMAC of `text` that only this tenant has, as 32 hex digits."""

@@ -51,6 +51,8 @@ Count = Literal[
     "metering_failures",
     "span_failures",
     "records_dropped",
+    "admission_failures",
+    "admitted_unasked",
 ]
 
 

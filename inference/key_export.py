@@ -7,6 +7,7 @@ from sqlalchemy import Engine
 from inference.door_keys import DoorKey, DoorTenant, KeySnapshot, write_snapshot
 from inference.end_user_labels import take_labels
 from infra.store.api_keys import list_keys, list_tenant_access
+from infra.store.budgets import list_budgets
 from infra.store.end_users import note_end_users
 from schemas.clock import Clock
 from schemas.units import NS_PER_MS
@@ -19,6 +20,8 @@ def export_keys(store: Engine, path: Path, clock: Clock) -> KeySnapshot:
     `door_keys_max_age_s`.
     """
     now_ms = clock.now_ns() // NS_PER_MS
+    # By kind, and prepaid comes last: it decides what happens while nobody can be asked.
+    kinds = {one.tenant: one.kind for one in list_budgets(store)}
     snapshot = KeySnapshot(
         written_at_ms=now_ms,
         keys=tuple(
@@ -41,6 +44,7 @@ def export_keys(store: Engine, path: Path, clock: Clock) -> KeySnapshot:
                 tenant_key=access.tenant_key,
                 suspended=access.suspended_at_ms is not None,
                 suspend_reason=access.suspend_reason or "",
+                budget=kinds.get(access.tenant, ""),
             )
             for access in list_tenant_access(store)
         ),

@@ -23,6 +23,7 @@ from schemas.errors import SettingsError
 from schemas.units import MS_PER_S
 
 if TYPE_CHECKING:
+    from inference.door_admission import AdmissionGate
     from inference.door_spans import DoorSpan, DoorSpans
 
 Message = MutableMapping[str, Any]
@@ -64,6 +65,7 @@ class RentrollMiddleware:
             door = _open_in_vllm()
         self._door = door
         self._spans = _open_spans() if door.settings.door_spans else None
+        self._gate = _open_gate(door.settings)
         self._marks: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -110,6 +112,8 @@ class RentrollMiddleware:
             if isinstance(body, Refusal)
             else self._door.admit(visit, body)
         )
+        if self._gate is not None and isinstance(admitted, Admitted) and isinstance(body, bytes):
+            admitted = await self._gate.admit(self._door, visit, body, admitted)
         if isinstance(admitted, TurnedAway):
             await _refuse(send, admitted)
             return
@@ -236,6 +240,8 @@ class RentrollMiddleware:
                     self._marks.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
                         await self._marks
+                if self._gate is not None:
+                    await self._gate.close()
                 self._door.ledger.stop()
             await send(message)
 
@@ -270,6 +276,15 @@ def _open_spans() -> "DoorSpans":
             "RENTROLL_INFERENCE_DOOR_SPANS needs OpenTelemetry: pip install 'rentroll[otel]'"
         ) from error
     return DoorSpans()
+
+
+def _open_gate(settings: InferenceSettings) -> "AdmissionGate | None":
+    """Imported here: a door that looks at no budgets needs no HTTP client."""
+    if not settings.admission_url:
+        return None
+    from inference.door_admission import AdmissionGate
+
+    return AdmissionGate(settings)
 
 
 def _receiving(receive: Receive, body: bytes, delivery: Delivery) -> Receive:

@@ -191,6 +191,31 @@ class InferenceSettings(BaseSettings):
         le=1_000_000,
         description="records kept in memory while the spool cannot be written",
     )
+    admission_url: str = Field(
+        default="",
+        description="where `rentroll admission` answers; empty: budgets are not looked at",
+    )
+    admission_token_file: Path | None = Field(
+        default=None, description="what the door shows there; unset: nothing"
+    )
+    admission_timeout_ms: int = Field(
+        default=50, ge=1, le=10_000, description="how long the door waits for its answer"
+    )
+    admission_when_away: Literal["serve", "refuse"] = Field(
+        default="serve",
+        description="without an answer; who pays before is refused either way",
+    )
+    admission_connections: int = Field(
+        default=64, ge=1, le=4_096, description="that one API server process keeps open to it"
+    )
+    admission_context_tokens: int = Field(
+        default=131_072,
+        ge=1,
+        description="the model's context: what a request without max_tokens may generate",
+    )
+    admission_template_tokens: int = Field(
+        default=2_048, ge=0, description="that a chat template may add to a prompt"
+    )
     serve_start_timeout_s: int = Field(
         default=1_800, ge=1, le=86_400, description="how long vLLM may take until it serves"
     )

@@ -38,6 +38,8 @@ COMMAND_MODULES = (
     "rentroll.quarantine_commands",
     "rentroll.source_commands",
     "rentroll.dlq_commands",
+    "rentroll.spend_commands",
+    "rentroll.admission_command",
     "rentroll.billing_commands",
     "rentroll.invoice_commands",
     "rentroll.proof_commands",

@@ -7,11 +7,11 @@ from rich.table import Table
 from billing.book_changes import price_changes, rule_changes
 from billing.explaining import explain
 from billing.price_books import ImportedBook
-from billing.selection import Dimensions
 from billing.wording import METER_WORDS, per_text, price_text
 from schemas.errors import ContractError
 from schemas.ids import format_ms
 from schemas.periods import hour_text
+from schemas.price_selection import Dimensions
 from schemas.prices import SELECTORS, Price, PriceBook
 
 HASH_DIGITS = 12

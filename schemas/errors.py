@@ -21,6 +21,7 @@ RentrollError
   SpoolError
     SpoolFullError
   IngestError
+  OffsetMovedError
   StripeCallError
     StripeRetryError
     StripeUncertainError
@@ -155,6 +156,12 @@ class IngestError(RentrollError):
     """Ingest cannot go on without losing or doubling events, so it stops."""
 
     code = "ingest"
+
+
+class OffsetMovedError(RentrollError):
+    """A partition of live spend was summed by somebody else meanwhile: it has another owner."""
+
+    code = "live.offset_moved"
 
 
 class StripeCallError(RentrollError):

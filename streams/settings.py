@@ -2,7 +2,7 @@
 
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -186,6 +186,53 @@ class StreamSettings(BaseSettings):
         default=400,
         ge=31,
         description="a period may be corrected for so long after its end; till then all is kept",
+    )
+    live_group: str = Field(
+        default="rentroll-live-1",
+        min_length=1,
+        max_length=128,
+        description="consumer group of live spend; how far it is stands in the billing store",
+    )
+    live_commit_ms: int = Field(
+        default=200, ge=10, le=10_000, description="between commits of live spend, about"
+    )
+    live_pending_records: int = Field(
+        default=20_000,
+        ge=100,
+        le=1_000_000,
+        description="summed and not yet committed, per partition; more is not taken",
+    )
+    live_copies_within_records: int = Field(
+        default=20_000,
+        ge=0,
+        le=10_000_000,
+        description="a copy of an event counts once if it lies so close behind it",
+    )
+    live_prices_check_s: int = Field(
+        default=5, ge=1, le=3_600, description="how often live spend looks for a newer price book"
+    )
+    live_correct_s: int = Field(
+        default=10, ge=1, le=3_600, description="how often it looks for hours that were published"
+    )
+    live_minutes_kept_hours: int = Field(
+        default=48, ge=1, le=8_760, description="how long windows of a minute are kept"
+    )
+    live_hours_kept_days: int = Field(
+        default=70, ge=32, le=3_660, description="how long windows of an hour are kept"
+    )
+    budget_check_ms: int = Field(
+        default=1_000, ge=100, le=60_000, description="how often budgets are held to their alerts"
+    )
+    budget_webhook_secret: SecretStr | None = Field(
+        default=None,
+        description="what alerts' signatures are derived from, 32 characters or more; unset: alerts"
+        " are stored and not sent",
+    )
+    budget_webhook_timeout_s: int = Field(
+        default=10, ge=1, le=120, description="how long a receiver of an alert may take"
+    )
+    budget_webhook_attempts: int = Field(
+        default=10, ge=1, le=100, description="then an alert is given up; waits double from 5 s"
     )
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     String,
@@ -219,3 +220,101 @@ end_user_labels = Table(
     Column("noted_at_ms", BigInteger, nullable=False),
 )
 """What a pseudonym in events stands for, where it is kept at all. Rows are deleted on request."""
+live_windows = Table(
+    "live_windows",
+    metadata,
+    Column("tenant", String(128), primary_key=True),
+    Column("grain", String(8), primary_key=True),
+    Column("start_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("project", String(128), primary_key=True),
+    Column("api_key", String(128), primary_key=True),
+    Column("kafka_partition", Integer, primary_key=True, autoincrement=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("input_uncached_tokens", BigInteger, nullable=False),
+    Column("input_cache_read_tokens", BigInteger, nullable=False),
+    Column("input_cache_write_tokens", BigInteger, nullable=False),
+    Column("output_text_tokens", BigInteger, nullable=False),
+    Column("output_reasoning_tokens", BigInteger, nullable=False),
+    Column("gpu_ns", BigInteger, nullable=False),
+    Column("amount_e9", BigInteger, nullable=False),
+    Column("unpriced_requests", BigInteger, nullable=False),
+    Index("ix_live_windows_grain", "grain", "start_ms"),
+    CheckConstraint("grain IN ('minute', 'hour')", name="grain"),
+)
+"""Running usage as partial sums, one per partition of `usage.v1`; whoever reads adds them.
+
+Partition -1 is what hour close corrects. Amounts are 10^-9 of the major unit, estimated.
+"""
+
+live_tenant_months = Table(
+    "live_tenant_months",
+    metadata,
+    Column("tenant", String(128), primary_key=True),
+    Column("month_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("kafka_partition", Integer, primary_key=True, autoincrement=False),
+    Column("amount_e9", BigInteger, nullable=False),
+)
+"""The same by tenant and calendar month: the few rows that admission adds up."""
+
+live_offsets = Table(
+    "live_offsets",
+    metadata,
+    Column("topic", String(128), primary_key=True),
+    Column("kafka_partition", Integer, primary_key=True, autoincrement=False),
+    Column("next_offset", BigInteger, nullable=False),
+)
+"""How far the log is in the partial sums; moves in their transaction, so nothing counts twice."""
+
+live_corrections = Table(
+    "live_corrections",
+    metadata,
+    Column("hour_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("run_id", String(64), nullable=False),
+)
+"""Which published run each hour was corrected by."""
+
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("tenant", String(128), primary_key=True),
+    Column("kind", String(8), primary_key=True),
+    Column("currency", String(3), nullable=False),
+    Column("limit_e9", BigInteger, nullable=False),
+    Column("spent_before_e9", BigInteger, nullable=False),
+    Column("thresholds", Text, nullable=False),
+    Column("webhook_url", Text),
+    Column("set_by", String(128), nullable=False),
+    Column("set_at_ms", BigInteger, nullable=False),
+    CheckConstraint("kind IN ('monthly', 'prepaid')", name="kind"),
+    CheckConstraint("limit_e9 >= 0", name="limit_e9"),
+)
+"""What a tenant may spend: per calendar month, or of a credit paid before.
+
+`thresholds` is a JSON list of percent. `spent_before_e9` is what was spent before a credit began.
+"""
+
+admission_holds = Table(
+    "admission_holds",
+    metadata,
+    Column("request", String(36), primary_key=True),
+    Column("tenant", String(128), nullable=False, index=True),
+    Column("hour_ms", BigInteger, nullable=False, index=True),
+    Column("month_ms", BigInteger, nullable=False),
+    Column("amount_e9", BigInteger, nullable=False),
+)
+"""Worst-case cost of requests that are under way; a row goes when its request's event has come."""
+
+budget_alerts = Table(
+    "budget_alerts",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("webhook_url", Text),
+    Column("state", String(16), nullable=False, index=True),
+    Column("attempts", Integer, nullable=False),
+    Column("next_attempt_at_ms", BigInteger, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("raised_at_ms", BigInteger, nullable=False),
+    CheckConstraint("state IN ('pending', 'delivered', 'given_up', 'unsent')", name="state"),
+)
+"""Each threshold that was reached, once; the id is derived from what was reached."""

@@ -14,7 +14,7 @@ from infra.store.migrate import current, downgrade, pending, upgrade
 from infra.store.tables import metadata
 from schemas.errors import MigrationError, ServerError
 
-NEWEST = "0005"
+NEWEST = "0006"
 
 
 def test_migrated_store_is_the_declared_one(store: Engine) -> None:
