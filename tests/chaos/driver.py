@@ -1,0 +1,139 @@
+"""Chaos trials of ingest: real Kafka, ClickHouse and workers, random faults, one seed.
+
+`make chaos TRIALS=1000 SEED=7`; the seed decides traffic and faults, not when the machine is slow.
+"""
+
+import argparse
+import json
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from tests.chaos.trials.expected import stored_copies
+from tests.chaos.trials.faults import FAULTS
+from tests.chaos.trials.lane import Servers, lane
+from tests.chaos.trials.trial import Outcome, run_trial
+
+TRIALS_OF_A_LANE = 25
+"""Then come fresh topics, another group and an empty ledger."""
+_WIDTH = 120
+
+
+def run_trials(
+    folder: Path, seed: str, numbers: range, on_outcome: Callable[[Outcome], None]
+) -> list[Outcome]:
+    """Run trials on servers of their own.
+
+    Args:
+        folder: For data and logs.
+        seed: Of all trials; each draws from it and its number.
+        numbers: Of the trials.
+        on_outcome: Called after each.
+    """
+    outcomes: list[Outcome] = []
+    servers = Servers(folder)
+    try:
+        for place in range(0, len(numbers), TRIALS_OF_A_LANE):
+            _run_lane(
+                servers,
+                folder,
+                seed,
+                numbers[place : place + TRIALS_OF_A_LANE],
+                outcomes,
+                on_outcome,
+            )
+    finally:
+        servers.close()
+    return outcomes
+
+
+def _run_lane(
+    servers: Servers,
+    folder: Path,
+    seed: str,
+    numbers: range,
+    outcomes: list[Outcome],
+    on_outcome: Callable[[Outcome], None],
+) -> None:
+    with lane(servers, numbers[0], folder) as here:
+        for number in numbers:
+            outcome = run_trial(here, seed, number)
+            if number == numbers[-1]:
+                outcome.wrong += here.end()
+                outcome.copies = stored_copies(here.ledger)
+                last = here.expected.difference(here.ledger, [])
+                outcome.lost, outcome.doubled = last.lost, last.doubled
+                outcome.wrong += last.examples[:5]
+            outcomes.append(outcome)
+            on_outcome(outcome)
+            if not outcome.is_good:
+                return
+
+
+def show(console: Console, outcomes: list[Outcome], seed: str, wall_s: float) -> None:
+    """Print what came of it, by fault."""
+    table = Table("fault", "trials", "lost", "doubled", "otherwise wrong", title=f"seed {seed}")
+    for name in (fault.name for fault in FAULTS):
+        some = [outcome for outcome in outcomes if name in outcome.faults]
+        wrong = sum(not one.is_good for one in some)
+        counts = (len(some), sum(one.lost for one in some), sum(one.doubled for one in some), wrong)
+        table.add_row(name, *(f"{count:,}" for count in counts))
+    console.print(table)
+    sent, lost = sum(one.sent for one in outcomes), sum(one.lost for one in outcomes)
+    console.print(
+        f"{len(outcomes):,} trials, {sent:,} records sent, {lost} lost,"
+        f" {sum(one.doubled for one in outcomes)} doubled,"
+        f" {sum(one.alarmed for one in outcomes):,} taken by retention and said;"
+        f" {sum(one.copies for one in outcomes):,} copies that lie in the ledgers and collapse;"
+        f" {wall_s:,.0f} s, {wall_s / max(len(outcomes), 1):.2f} s each"
+    )
+    for outcome in outcomes:
+        if not outcome.is_good:
+            console.print(f"trial {outcome.number}: {outcome}", style="red", highlight=False)
+
+
+def main() -> int:
+    """1 if anything is off."""
+    asked = _arguments()
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH
+    # Ctrl-C, and a plain kill, end the servers and workers too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console.print(f"seed {asked.seed}", highlight=False)
+    folder = Path(tempfile.mkdtemp(prefix="rentroll-chaos-"))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    began = time.monotonic()
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        task = progress.add_task("trials", total=asked.trials)
+        numbers = range(asked.first, asked.first + asked.trials)
+        outcomes = run_trials(folder, asked.seed, numbers, lambda _: progress.advance(task))
+    wall_s = time.monotonic() - began
+    show(console, outcomes, asked.seed, wall_s)
+    if asked.report:
+        report = {"seed": asked.seed, "wall_s": wall_s, "trials": [asdict(one) for one in outcomes]}
+        asked.report.write_text(json.dumps(report, indent=1))
+    console.print(f"logs: {folder}", highlight=False)
+    return int(not all(one.is_good for one in outcomes))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument("--first", type=int, default=0, help="number of the first trial")
+    parser.add_argument("--seed", default=str(random.SystemRandom().randrange(10**6)))
+    parser.add_argument("--report", type=Path, help="write every trial to this file, as JSON")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
