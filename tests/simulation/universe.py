@@ -77,6 +77,8 @@ class Universe(asyncio.AbstractEventLoop):
         self._dead: set[int] = set()
         self._paused: set[int] = set()
         self._tasks: list[_Task] = []
+        self._buried: list[_Step] = []
+        """Callbacks of the dead: they run at the very end, to throw away what they hold."""
         self._over = False
 
     # What asyncio asks of a loop.
@@ -104,7 +106,9 @@ class Universe(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
     ) -> _Step:
         step = _Step(callback, args, context, self._now_s)
-        if step.life not in self._dead:
+        if step.life in self._dead:
+            self._buried.append(step)
+        else:
             self._ready[step.life].append(step)
         return step
 
@@ -187,7 +191,7 @@ class Universe(asyncio.AbstractEventLoop):
     def kill(self, life: int) -> None:
         """No callback of that worker runs any more, whatever it waits for."""
         self._dead.add(life)
-        self._ready.pop(life, None)
+        self._buried.extend(self._ready.pop(life, ()))
 
     def pause(self, life: int) -> None:
         """Nothing of that worker runs until it goes on."""
@@ -242,11 +246,12 @@ class Universe(asyncio.AbstractEventLoop):
         events._set_running_loop(self)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_exception: object) -> None:
         """Cancel whatever waits, the dead's too: else their coroutines complain when collected."""
         self._over = True
         self._dead.clear()
-        self._ready = defaultdict(deque)  # type: ignore[assignment]
+        left = [step for steps in self._ready.values() for step in steps] + self._buried
+        self._ready = defaultdict(deque, {WORLD: deque(left)})
         for _ in range(_BURIALS):
             for task in self._tasks:
                 if not task.done():

@@ -1,1 +1,1 @@
-"""Trials of ingest on real servers: processes die, servers go, and the ledger is held to a model."""
+"""Trials of ingest on real servers: processes die, servers go, a model says what must be."""

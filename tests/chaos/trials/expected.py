@@ -76,6 +76,12 @@ class Expected:
             for table in TABLES
         }
 
+    def is_complete(self, ledger: Client) -> bool:
+        """Whether as many rows and dead letters are there as there must be; a quick look."""
+        parts = [f"(SELECT count() FROM {table} FINAL)" for table in (*TABLES, "dead_letters")]
+        ((count,),) = ledger.query(f"SELECT {' + '.join(parts)}").result_rows
+        return int(count) >= len(self.rows) + len(self.letters)
+
     def difference(self, ledger: Client, alarmed: Iterable[tuple[Place, int, int]]) -> Difference:
         """Look for every row and dead letter, once; what retention took must have been said."""
         stored = _stored(ledger)
