@@ -159,8 +159,8 @@ def _watch(
             break
         seen = _look(number, sender, worker, ledger)
         cpu = (seen.worker_cpu_s - minutes[-1].worker_cpu_s) / (seen.at_s - minutes[-1].at_s)
-        row = (f"{number}", f"{seen.sent:,}", f"{seen.stored:,}", f"{seen.lag:,}")
-        row += (f"{seen.lag / asked.rate:.1f}", f"{seen.worker_mb}", f"{cpu:.0%}")
+        row = [f"{number}", f"{seen.sent:,}", f"{seen.stored:,}", f"{seen.lag:,}"]
+        row += [f"{seen.lag / asked.rate:.1f}", f"{seen.worker_mb}", f"{cpu:.0%}"]
         console.print("  ".join(f"{name} {value}" for name, value in zip(HEAD, row, strict=True)))
         table.add_row(*row)
         minutes.append(seen)

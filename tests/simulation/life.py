@@ -103,10 +103,11 @@ class Life:
         self._context = contextvars.copy_context()
         self._context.run(LIFE.set, number)
         group = SimulatedGroup(self)
+        written: Any = build.ledger(ledger, self) if build.ledger else ledger
         outbox = SimulatedOutbox(self)
         self.sink = build.sink(
             build.group(group) if build.group else group,
-            build.ledger(ledger, self) if build.ledger else ledger,
+            written,
             build.outbox(outbox) if build.outbox else outbox,
             settings,
             decoder=decode_model,

@@ -74,7 +74,7 @@ class SettlesBesideAPromise(Sink):
     """A commit without a promise, on its way while one with a promise is made."""
 
     @property
-    def _settling(self) -> set[Place]:  # type: ignore[override]
+    def _settling(self) -> set[Place]:
         return set()
 
     @_settling.setter
@@ -86,7 +86,7 @@ class GoesOnAfterACancelledWrite(SettlesBesideAPromise):
     """As the sink once did: what a cancelled write had taken was behind it then."""
 
     @property
-    def _handing_over(self) -> bool:  # type: ignore[override]
+    def _handing_over(self) -> bool:
         return False
 
     @_handing_over.setter

@@ -10,7 +10,8 @@ import random
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -21,6 +22,7 @@ from streams.patience import NotNowError
 from tests.simulation.universe import Universe
 
 Place = tuple[str, int]
+Answer = TypeVar("Answer")
 TOPIC = "usage.v1"
 TABLES = {b"u": USAGE_EVENTS, b"f": FLEET_EVENTS, b"c": USAGE_EVENTS}
 """By the first letter of a value; `x` is refused by the decoder, `c` by a CHECK."""
@@ -216,11 +218,11 @@ class Coordinator:
         for place in self.logs if numbers else ():
             self._assignment[self.universe.luck.choice(numbers)].append(place)
         for number in numbers:
-            assign = self.members[number].assign
-            self._tell(lambda a=assign, n=number, g=self.generation: a(g, self._given(n, g)))
+            self._tell(partial(self._assign, self.members[number], self.generation))
 
-    def _given(self, number: int, generation: int) -> list[Place]:
-        return self._assignment.get(number, []) if generation == self.generation else []
+    def _assign(self, member: Member, generation: int) -> None:
+        current = generation == self.generation
+        member.assign(generation, self._assignment.get(member.number, []) if current else [])
 
     # Requests. Each may be lost on its way, or its answer.
 
@@ -275,7 +277,7 @@ class Coordinator:
         if unlucky:
             raise NotNowError("no yes")
 
-    async def _asked(self, do: Callable[[], Any]) -> Any:
+    async def _asked(self, do: Callable[[], Answer]) -> Answer:
         await asyncio.sleep(self.universe.latency_s())
         if self.weather.broker_away:
             raise NotNowError("away")
