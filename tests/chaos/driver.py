@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -30,31 +30,39 @@ TRIALS_OF_A_LANE = 25
 _WIDTH = 120
 
 
-def run_trials(folder: Path, seed: str, numbers: range) -> Iterator[Outcome]:
+def run_trials(
+    folder: Path, seed: str, numbers: range, only: Sequence[str] = ()
+) -> Iterator[Outcome]:
     """Run trials on servers of their own; each outcome as it comes.
 
     Args:
         folder: For data and logs.
         seed: Of all trials; each draws from it and its number.
         numbers: Of the trials.
+        only: Names of faults to draw from; all of them by default.
     """
     servers = Servers(folder)
     try:
         first = numbers.start
         while first < numbers.stop:
             some = range(first, min(first + TRIALS_OF_A_LANE, numbers.stop))
-            for outcome in _run_lane(servers, folder, seed, some):
+            for outcome in _run_lane(servers, folder, seed, some, only):
                 first = outcome.number + 1
                 yield outcome
     finally:
         servers.close()
 
 
-def _run_lane(servers: Servers, folder: Path, seed: str, numbers: range) -> Iterator[Outcome]:
+def _run_lane(
+    servers: Servers, folder: Path, seed: str, numbers: range, only: Sequence[str]
+) -> Iterator[Outcome]:
     """Ends early where something is wrong: what comes after it starts afresh."""
     with lane(servers, numbers.start, folder) as here:
         for number in numbers:
-            outcome = run_trial(here, seed, number)
+            try:
+                outcome = run_trial(here, seed, number, only)
+            except TimeoutError as error:
+                outcome = Outcome(number, wrong=[str(error)])
             if number == numbers[-1]:
                 outcome.wrong += here.end()
                 outcome.copies = stored_copies(here.ledger)
@@ -99,6 +107,7 @@ def main() -> int:
     console.print(f"seed {asked.seed}", highlight=False)
     folder = Path(tempfile.mkdtemp(prefix="rentroll-chaos-"))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    numbers = range(asked.first, asked.first + asked.trials)
     outcomes: list[Outcome] = []
     began = time.monotonic()
     with (
@@ -106,9 +115,7 @@ def main() -> int:
         Progress(*columns, TimeElapsedColumn(), console=console) as progress,
     ):
         task = progress.add_task("trials", total=asked.trials)
-        for outcome in run_trials(
-            folder, asked.seed, range(asked.first, asked.first + asked.trials)
-        ):
+        for outcome in run_trials(folder, asked.seed, numbers, asked.fault):
             outcomes.append(outcome)
             progress.advance(task)
             if asked.report:
@@ -125,6 +132,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--trials", type=int, default=50)
     parser.add_argument("--first", type=int, default=0, help="number of the first trial")
     parser.add_argument("--seed", default=str(random.SystemRandom().randrange(10**6)))
+    names = [fault.name for fault in FAULTS]
+    parser.add_argument("--fault", action="append", choices=names, help="only this; repeatable")
     parser.add_argument("--report", type=Path, help="write every trial to this file, as JSON")
     return parser.parse_args()
 

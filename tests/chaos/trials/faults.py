@@ -3,7 +3,7 @@
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tests.chaos.trials.gate import Mode
@@ -45,8 +45,7 @@ def _signal(number: signal.Signals) -> Callable[[Lane, random.Random], None]:
 
 def _kill_all(lane: Lane, _luck: random.Random) -> None:
     """Nobody is there for days."""
-    for worker in lane.working():
-        lane.strike(worker, signal.SIGKILL)
+    lane.kill_all()
 
 
 def _another_worker(lane: Lane, luck: random.Random) -> None:
@@ -132,7 +131,8 @@ FAULTS = (
 )
 
 
-def draw(luck: random.Random) -> list[Fault]:
-    """One or two faults."""
-    weights = [fault.weight for fault in FAULTS]
-    return luck.choices(FAULTS, weights, k=luck.choice((1, 1, 2)))
+def draw(luck: random.Random, only: Sequence[str] = ()) -> list[Fault]:
+    """One or two faults; of those with these names, if any are named."""
+    faults = [fault for fault in FAULTS if not only or fault.name in only]
+    weights = [fault.weight for fault in faults]
+    return luck.choices(faults, weights, k=luck.choice((1, 1, 2)))

@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from infra.clickhouse.client import ClickHouseError
@@ -36,16 +37,17 @@ class Outcome:
         return not (self.lost or self.doubled or self.wrong)
 
 
-def run_trial(lane: Lane, seed: str, number: int) -> Outcome:
+def run_trial(lane: Lane, seed: str, number: int, only: Sequence[str] = ()) -> Outcome:
     """Run one on a lane that earlier ones may have used.
 
     Args:
         lane: Where; it has what earlier trials sent, in log, ledger and model.
         seed: Of the whole run.
         number: The trial's.
+        only: Names of faults to draw from; all of them by default.
     """
     luck = random.Random(f"{seed}/{number}")
-    faults = draw(luck)
+    faults = draw(luck, only)
     outcome = Outcome(number, [fault.name for fault in faults])
     began = time.monotonic()
     portions = _traffic(f"trial {seed}/{number}", luck)
