@@ -70,37 +70,6 @@ class SettlesWhatWaits(Sink):
             await super()._settle(place, partition)
 
 
-class SettlesBesideAPromise(Sink):
-    """A commit without a promise, on its way while one with a promise is made."""
-
-    @property
-    def _settling(self) -> set[Place]:
-        return set()
-
-    @_settling.setter
-    def _settling(self, _: set[Place]) -> None:
-        pass
-
-
-class GoesOnAfterACancelledWrite(SettlesBesideAPromise):
-    """As the sink once did: what a cancelled write had taken was behind it then."""
-
-    @property
-    def _handing_over(self) -> bool:
-        return False
-
-    @_handing_over.setter
-    def _handing_over(self, _: bool) -> None:
-        pass
-
-    async def _finish_writing(self) -> None:
-        writing = list(self._writing.values())
-        if writing:
-            _, late = await asyncio.wait(writing, timeout=self._grace_s)
-            for task in late:
-                task.cancel()
-
-
 class TakesAnyGapForRetention(Sink):
     async def _skip(self, place: Place, partition: Partition[Decoded], batch: RecordBatch) -> bool:
         if partition.expected != partition.written:
@@ -253,8 +222,6 @@ PLANTED = (
     Planted(Build(IgnoresMetadata), "doubled"),
     Planted(Build(PromisesAWrongEnd), "doubled"),
     Planted(Build(SettlesWhatWaits), "lost"),
-    Planted(Build(SettlesBesideAPromise), "doubled"),
-    Planted(Build(GoesOnAfterACancelledWrite), "lost"),
     Planted(Build(TakesAnyGapForRetention), "lost"),
     Planted(Build(SaysNothingOfRetention), "lost"),
     Planted(Build(SendsDeadLettersAfterTheNextCommit), "lost"),

@@ -88,7 +88,7 @@ class Schedule:
         Args:
             seed: Of traffic, latencies, faults and the sink's own jitter.
             build: Of what workers are made.
-            crash_at: The only fault: kill -9 of the first worker before this step.
+            crash_at: The only fault: kill -9 of a worker before this step; 0 is no fault at all.
         """
         luck = seeded(seed)
         self.luck: random.Random = luck
@@ -109,7 +109,7 @@ class Schedule:
         self._produce(12)
         if crash_at is None:
             self._plan()
-        else:
+        elif crash_at:
             self._at(crash_at, lambda: self._on_someone(Life.die))
         for _ in range(2):
             self._at(luck.randint(20, 200), lambda: self._produce(6))
