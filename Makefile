@@ -10,8 +10,14 @@ BENCH_ARGS ?=
 ENGINE_CHAOS_ARGS ?=
 # The CPU engine has wheels for this platform alone; elsewhere tests go without it, and say so.
 ENGINE_HERE := $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m))
+TRIALS ?= 50
+SEED ?=
+SCHEDULES ?= 100000
+SECONDS_OF_FUZZING = $(or $(SECONDS),600)
+RATE ?= 5000
+MINUTES ?= 60
 
-.PHONY: help demo test check lint types layers format setup schemas docs lock clean vllm test-engine chaos-engine lock-vllm bench-attribution bench-metering bench-door
+.PHONY: help demo test check lint types layers format setup schemas docs lock clean vllm test-engine chaos-engine chaos simulate-sink fuzz-decode soak lock-vllm bench-attribution bench-metering bench-door bench-ingest bench-simulate bench-replay bench-close bench-disk bench-scaling bench-admission bench-live-spend
 help: ## Show what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
@@ -65,6 +71,15 @@ test-engine: vllm .venv/.dev ## Tests that step a real vLLM engine on this machi
 	@$(BIN)/pytest -q -c pyproject.toml -o addopts="--import-mode=importlib --strict-markers" tests/engine/served $(ENGINE_ARGS) || $(if $(ENGINE_ARGS),[ $$? -eq 5 ],false)
 chaos-engine: vllm .venv/.dev ## Kill a served engine's processes under mixed load, and check every event
 	@$(BIN)/python -m tests.engine.served.chaos $(ENGINE_CHAOS_ARGS)
+chaos: .venv/.dev ## Chaos trials of ingest on real servers: TRIALS=1000 SEED=7
+	@$(BIN)/python -m tests.chaos.driver --trials $(TRIALS) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+simulate-sink: .venv/.dev ## Random schedules of the sink on models of its servers: SCHEDULES=100000
+	@$(BIN)/python -m tests.simulation --schedules $(SCHEDULES) $(if $(SEED),--seed $(SEED))
+fuzz-decode: .venv/.dev ## Fuzz the decoder against the reference: SECONDS=600
+	@VIRTUAL_ENV=.venv $(UV) install --quiet --require-hashes -r requirements-fuzz.lock
+	@$(BIN)/python -m tests.contract.fuzz_decode -max_total_time=$(SECONDS_OF_FUZZING) -max_len=8192 -timeout=60 -artifact_prefix=.rentroll/fuzz-decode- .rentroll/fuzz-decode
+soak: .venv/.dev ## Ingest at a steady rate for an hour: RATE=5000 MINUTES=60
+	@$(BIN)/python -m bench.soak --rate $(RATE) --minutes $(MINUTES)
 bench-ingest: .venv/.runtime ## Measure ingest: a million events, beside a naive agent and a bare consumer
 	@$(BIN)/python -m bench.ingest $(BENCH_ARGS)
 bench-replay: .venv/.runtime ## Measure replay from the archive and from Kafka against ingest

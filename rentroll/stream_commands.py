@@ -52,10 +52,15 @@ def worker(
     see_that_worker_may(endpoints.kafka_bootstrap, infra, settings)
     ensure_topics(endpoints.kafka_bootstrap)
     migrate(endpoints.clickhouse_url, endpoints.clickhouse_database)
+    settings = StreamSettings()
     ingest = IngestWorker(
         settings,
         kafka_bootstrap=endpoints.kafka_bootstrap,
-        ledger=ClickHouseSink(endpoints.clickhouse_url, endpoints.clickhouse_database),
+        ledger=ClickHouseSink(
+            endpoints.clickhouse_url,
+            endpoints.clickhouse_database,
+            answer_timeout_s=settings.ingest_insert_timeout_s,
+        ),
         folder=infra.home / "ingest",
     )
     with ProgressBar() if progress else nullcontext() as bar:

@@ -76,6 +76,7 @@ def make_app(
         # Our boundaries are committed by the sink; Faust has nothing to wait for or to commit.
         stream_wait_empty=False,
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=settings.ingest_metadata_age_s * 1_000,
         consumer_max_fetch_size=settings.ingest_fetch_bytes,
         broker_session_timeout=settings.ingest_session_timeout_s,
         broker_heartbeat_interval=settings.ingest_heartbeat_s,
@@ -120,6 +121,7 @@ class IngestWorker:
         self._app.timer(_TICK_S)(self._tick)
         self._app.timer(_SETTLE_S)(self._sink.settle)
         self._app.timer(_KEEP_ALIVE_S)(self._keep_alive)
+        self._app.timer(float(settings.ingest_retention_check_s))(self._watch_retention)
         self._app.timer(float(settings.ingest_report_s))(self._report)
         self._app.timer(LOOK_S)(self._look)
 
@@ -239,6 +241,11 @@ class IngestWorker:
 
     async def _look(self) -> None:
         await self.watch.look(joined=self._assigned)
+
+    async def _watch_retention(self) -> None:
+        # In a partition's turn: a fetch that is being decoded has not moved its state yet.
+        for place in self._group.assignment() if self._group.settled else ():
+            await self._turns.start(place, partial(self._sink.watch_retention, place))
 
     async def _report(self) -> None:
         self._report_once()

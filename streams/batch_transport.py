@@ -136,13 +136,15 @@ class _BatchThread(driver.AIOKafkaConsumerThread):
             raise ConsumerStoppedError
         with fetcher._subscriptions.fetch_context():
             if self.consumer.transport.grouped:
-                starts = {tp: await consumer.position(tp) for tp in active_partitions}
+                assigned = filter(fetcher._subscriptions.is_assigned, active_partitions)
+                starts = {tp: await consumer.position(tp) for tp in assigned}
                 records = await fetcher.fetched_records(
                     active_partitions, timeout=timeout, max_records=max_records
                 )
                 return {
                     tp: [_group(tp, starts[tp], consumer.highwater(tp) or 0, found)]
                     for tp, found in records.items()
+                    if tp in starts and fetcher._subscriptions.is_assigned(tp)
                 }
             return await self._fetch_batches(fetcher, active_partitions, timeout or 0)
 
@@ -169,9 +171,11 @@ class _BatchThread(driver.AIOKafkaConsumerThread):
     def _take_fetched(self, fetcher: Any, active: Collection[Any]) -> dict[Any, list[RecordBatch]]:
         """The batch that was fetched first, by its partition; nothing where there is none."""
         for tp in list(fetcher._records):
+            if not fetcher._subscriptions.is_assigned(tp):
+                # Taken away, or a session that ended while the broker was silent.
+                del fetcher._records[tp]
+                continue
             if active and tp not in active:
-                if not fetcher._subscriptions.is_assigned(tp):
-                    del fetcher._records[tp]
                 continue
             fetched = fetcher._records[tp]
             if type(fetched) is not FetchResult:

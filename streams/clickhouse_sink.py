@@ -32,9 +32,17 @@ class RefusedRow:
 class ClickHouseSink:
     """Connections to one ledger; each thread that inserts has its own."""
 
-    def __init__(self, url: str, database: str) -> None:
+    def __init__(self, url: str, database: str, *, answer_timeout_s: int = 60) -> None:
+        """Connect when something is inserted.
+
+        Args:
+            url: Where ClickHouse answers.
+            database: The ledger's.
+            answer_timeout_s: After which an insert counts as failed, and is sent again.
+        """
         self._url = url
         self._database = database
+        self._answer_timeout_s = answer_timeout_s
         self._of_thread = threading.local()
 
     def insert(self, table: Table, rows: pa.Table, token: str) -> None:
@@ -69,7 +77,7 @@ class ClickHouseSink:
     def _client(self) -> Client:
         client: Client | None = getattr(self._of_thread, "client", None)
         if client is None:
-            client = connect(self._url, self._database)
+            client = connect(self._url, self._database, answer_timeout_s=self._answer_timeout_s)
             self._of_thread.client = client
         return client
 

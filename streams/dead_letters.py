@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+from collections.abc import Iterable
 
 from schemas.control import DeadLetter
+from schemas.topics import dead_letter_key
 from schemas.units import VALUE_BYTES_MAX
 from streams.decode import Refused, readable_ids
 
@@ -28,3 +30,14 @@ def dead_letter(topic: str, partition: int, refused: Refused) -> DeadLetter:
         event_id=ids.event_id,
         tenant=ids.tenant,
     )
+
+
+def as_records(topic: str, partition: int, refused: Iterable[Refused]) -> list[tuple[str, bytes]]:
+    """Key and value for `dlq.v1` of each refused record."""
+    return [
+        (
+            dead_letter_key(topic, partition, one.offset),
+            dead_letter(topic, partition, one).model_dump_json().encode(),
+        )
+        for one in refused
+    ]

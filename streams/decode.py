@@ -86,6 +86,15 @@ def decode(
     return run.decoded()
 
 
+def by_table(runs: Iterable[Decoded]) -> dict[Table, list[pa.Table]]:
+    """The rows of several runs, in their order, under the table that they go to."""
+    found: dict[Table, list[pa.Table]] = defaultdict(list)
+    for decoded in runs:
+        for table, rows in decoded.tables.items():
+            found[table].append(rows)
+    return dict(found)
+
+
 def readable_ids(value: bytes) -> ReadableIds:
     """Who sent a refused record, as far as it says so in a valid form."""
     try:

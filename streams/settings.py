@@ -47,6 +47,12 @@ class StreamSettings(BaseSettings):
     ingest_parallel_inserts: int = Field(
         default=2, ge=1, le=64, description="inserts that one worker has open at the same time"
     )
+    ingest_insert_timeout_s: int = Field(
+        default=60,
+        ge=1,
+        le=3_600,
+        description="after which an insert without an answer is sent again, by the same token",
+    )
     ingest_retry_first_ms: int = Field(
         default=100, ge=1, le=60_000, description="wait before the first retry; doubles each time"
     )
@@ -63,6 +69,12 @@ class StreamSettings(BaseSettings):
         default=45, ge=6, le=300, description="after which the group gives up a silent worker"
     )
     ingest_heartbeat_s: int = Field(default=3, ge=1, le=60, description="between signs of life")
+    ingest_metadata_age_s: int = Field(
+        default=60, ge=1, le=3_600, description="after which partitions that were added are found"
+    )
+    ingest_retention_check_s: int = Field(
+        default=30, ge=1, le=3_600, description="between looks whether the log lost unread records"
+    )
     ingest_grouped: bool = Field(
         default=False, description="slower transport that needs fewer private names of aiokafka"
     )

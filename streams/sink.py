@@ -11,39 +11,24 @@ record batches and a group can drive it.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from time import monotonic, perf_counter_ns
+from time import perf_counter_ns
 
-import pyarrow as pa
-
-from infra.metrics import Histogram
-from schemas.tables import Table
-from schemas.topics import dead_letter_key
-from streams.clickhouse_sink import (
-    ClickHouseSink,
-    RefusedRow,
-    insert_token,
-    insert_what_is_taken,
-)
-from streams.columns import gather
-from streams.dead_letters import dead_letter
-from streams.decode import Decoded, Refused, decode
+from streams.clickhouse_sink import ClickHouseSink
+from streams.decode import Decoded, by_table, decode
 from streams.group import FencedError
 from streams.partition import Limits, Partition, Piece, Run, promise, promised_end
-from streams.patience import NotNowError, Result, patiently
+from streams.patience import NotNowError
+from streams.range_writer import RangeWriter
 from streams.record_batch import RecordBatch
 from streams.settings import StreamSettings
-from streams.sink_needs import Group, Hook, Outbox, Place, no_hook
-from streams.telemetry import IngestCounters
+from streams.sink_needs import Decoder, Group, Hook, Outbox, Place, no_hook
 
 log = logging.getLogger("rentroll.ingest")
 
-INSERT_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
-
-class Sink:
+class Sink(RangeWriter):
     """All partitions that this worker owns."""
 
     def __init__(
@@ -53,14 +38,11 @@ class Sink:
         dead_letters: Outbox,
         settings: StreamSettings,
         hook: Hook = no_hook,
+        decoder: Decoder = decode,
     ) -> None:
-        self.counters = IngestCounters()
+        super().__init__(group, ledger, dead_letters, settings, hook)
         self.failure: BaseException | None = None
-        self.insert_times = Histogram(INSERT_BOUNDS_S)
-        self._group = group
-        self._ledger = ledger
-        self._dead_letters = dead_letters
-        self._hook = hook
+        self._decode_run = decoder
         self._limits = Limits(
             settings.ingest_rows,
             settings.ingest_bytes,
@@ -68,16 +50,14 @@ class Sink:
             settings.ingest_wait_ms / 1_000,
         )
         self._grace_s = settings.ingest_grace_s
-        self._retry_s = (
-            settings.ingest_retry_first_ms / 1_000,
-            settings.ingest_retry_last_ms / 1_000,
-        )
         self._owned: dict[Place, Partition[Decoded]] = {}
         self._writing: dict[Place, asyncio.Task[None]] = {}
+        self._settling: set[Place] = set()
+        self._handing_over = False
+        self._overtaken: dict[Place, int] = {}
         self._opening = asyncio.Lock()
         self._moved = asyncio.Condition()
         self._decoder = ThreadPoolExecutor(settings.ingest_decode_threads, "decode")
-        self._inserter = ThreadPoolExecutor(settings.ingest_parallel_inserts, "insert")
 
     async def take(self, batch: RecordBatch, generation: int) -> None:
         """Accept a record batch; returns late while its partition has more than enough waiting.
@@ -107,7 +87,7 @@ class Sink:
             piece = await self._decode(place, run)
             if self._owned.get(place) is not partition:
                 return
-            partition.add(piece, monotonic())
+            partition.add(piece, _now_s())
             self._write_if_ready(place, partition)
             await self._wait_for_room(place, partition)
 
@@ -149,40 +129,71 @@ class Sink:
     async def give_up(self) -> None:
         """Hand all partitions over: finish what is being written, start nothing new."""
         self.counters.rebalances += 1
+        self._handing_over = True
         await self._finish_writing()
         try:
             async with asyncio.timeout(self._grace_s):
-                for place, partition in list(self._owned.items()):
-                    if self._is_idle(place, partition):
-                        await self._settle(place, partition)
+                await self.settle()
         except TimeoutError:
             # As in `_settle`: the next owner keeps the last promises again.
             log.warning("gave up waiting for commits", extra={"grace_s": self._grace_s})
         await self._forget()
+        self._handing_over = False
 
     async def close(self) -> None:
         """Write everything that waits, within the grace, and commit it; then let go."""
         for place, partition in self._owned.items():
             self._write_if_ready(place, partition, now_s=float("inf"))
+        await self._finish_writing()
         await self.give_up()
         self._decoder.shutdown(wait=False)
         self._inserter.shutdown(wait=False)
 
     async def _read_state(self, place: Place) -> Partition[Decoded]:
-        found = await self._patiently(
-            partial(self._group.committed, *place), "reading a commit", place
-        )
+        ask = partial(self._group.committed, *place)
+        found = await self._patiently(ask, "reading a commit", place)
+        start = await self._log_start(place)
         if found is None:
-            start = await self._patiently(
-                partial(self._group.log_start, *place), "asking for the log's start", place
-            )
+            if start:
+                log.warning("begins where the log does", extra=_gap(place, 0, start))
             return Partition(written=start, promised=None, confirmed=start)
         offset, metadata = found
         end = promised_end(metadata, offset)
         if end is not None:
             self.counters.replayed_ranges += 1
             log.info("keeping a promise", extra={"place": place, "start": offset, "end": end})
-        return Partition(written=offset, promised=end, confirmed=offset)
+        partition: Partition[Decoded] = Partition(written=offset, promised=end, confirmed=offset)
+        if start > offset:
+            # Said now: where everything expired, no fetch comes that would show the gap.
+            self._pass_over(place, partition, start)
+        return partition
+
+    async def _log_start(self, place: Place) -> int:
+        ask = partial(self._group.log_start, *place)
+        return await self._patiently(ask, "asking for the log's start", place)
+
+    async def watch_retention(self, place: Place) -> None:
+        """Say it where the log begins behind what is to be read next, though nothing is fetched.
+
+        Call it in the partition's turn. What was fetched before and waits for its turn behind
+        this call must not be passed over: so it has to be found twice in the same state.
+        """
+        partition = await self.open(place)
+        if partition is None:
+            return
+        start, expected = await self._log_start(place), partition.expected
+        if self._owned.get(place) is not partition or place in self._writing:
+            return
+        overtaken = start > expected == partition.written
+        if overtaken and self._overtaken.get(place) == expected:
+            self._pass_over(place, partition, start)
+        self._overtaken[place] = expected if overtaken else -1
+
+    def _pass_over(self, place: Place, partition: Partition[Decoded], start: int) -> None:
+        self.counters.lost_offsets += start - partition.expected
+        what = "retention passed records that were never read"
+        log.error(what, extra=_gap(place, partition.expected, start))
+        partition.skip_to(start)
 
     async def _skip(self, place: Place, partition: Partition[Decoded], batch: RecordBatch) -> bool:
         """Whether what is missing before the batch is gone from the log for good.
@@ -190,19 +201,12 @@ class Sink:
         If it is not, the batch came out of turn (a fetch that outlived a rebalance): it is
         dropped, and fetched again from where it should have started.
         """
-        start = await self._patiently(
-            partial(self._group.log_start, *place), "asking for the log's start", place
-        )
-        if start <= partition.expected or partition.expected != partition.written:
+        start = await self._log_start(place)
+        if start > partition.expected == partition.written:
+            self._pass_over(place, partition, min(start, batch.start))
+        if batch.start > partition.expected:
             await self._group.go_back(*place, partition.expected)
-            return False
-        self.counters.lost_offsets += start - partition.expected
-        log.error(
-            "retention passed records that were never read",
-            extra={"place": place, "first": partition.expected, "log_start": start},
-        )
-        partition.skip_to(min(start, batch.start))
-        return True
+        return batch.start <= partition.expected
 
     async def _wait_for_room(self, place: Place, partition: Partition[Decoded]) -> None:
         async with self._moved:
@@ -213,7 +217,7 @@ class Sink:
     async def _decode(self, place: Place, run: Run) -> Piece[Decoded]:
         started_ns = perf_counter_ns()
         decoded = await asyncio.get_running_loop().run_in_executor(
-            self._decoder, decode, *place, run.offsets, run.values
+            self._decoder, self._decode_run, *place, run.offsets, run.values
         )
         self.counters.decode_ns += perf_counter_ns() - started_ns
         size = sum(table.nbytes for table in decoded.tables.values())
@@ -225,15 +229,17 @@ class Sink:
     def _write_if_ready(
         self, place: Place, partition: Partition[Decoded], now_s: float | None = None
     ) -> None:
-        now_s = monotonic() if now_s is None else now_s
-        if place in self._writing or not partition.ready(self._limits, now_s):
+        now_s = _now_s() if now_s is None else now_s
+        busy = place in self._writing or place in self._settling or self._handing_over
+        if busy or not partition.ready(self._limits, now_s):
             return
         self._writing[place] = asyncio.ensure_future(self._write(place, partition))
 
     async def _write(self, place: Place, partition: Partition[Decoded]) -> None:
         """Write ranges while there are any that are ready."""
         try:
-            while partition.ready(self._limits, monotonic()):
+            await self._write_range(place, partition)
+            while partition.ready(self._limits, _now_s()) and not self._handing_over:
                 await self._write_range(place, partition)
         except FencedError as error:
             self.counters.fenced_partitions += 1
@@ -246,90 +252,37 @@ class Sink:
             await self._wake()
 
     async def _write_range(self, place: Place, partition: Partition[Decoded]) -> None:
-        pieces = partition.take(self._limits, monotonic())
+        pieces = partition.take(self._limits, _now_s())
         await self._wake()
-        start, end = partition.written, pieces[-1].end
-        if partition.promised is None:
-            self._hook("before-promise")
-            await self._commit(place, start, promise(end))
-            partition.promise_made(end)
-            self._hook("after-promise")
+        bounds = partition.written, pieces[-1].end
+        await self._promise(place, partition, bounds)
         refused = [one for piece in pieces for one in piece.content.refused]
-        records, tables = sum(piece.rows for piece in pieces), _by_table(pieces)
+        records = sum(piece.rows for piece in pieces)
+        tables = by_table(piece.content for piece in pieces)
         # An insert takes long; the pieces, once gathered, must not lie about for as long.
         pieces.clear()
         await self._send_dead_letters(place, refused)
-        rows = 0
-        for table, parts in tables.items():
-            self._hook("before-insert")
-            rows += sum(map(len, parts))
-            await self._insert(place, table, parts, (start, end))
-            self._hook("after-insert")
+        rows = await self._insert_tables(place, tables, bounds)
         partition.range_written()
         self.counters.ranges += 1
         self.counters.rows += rows
         self.counters.records += records
 
-    async def _insert(
-        self, place: Place, table: Table, parts: list[pa.Table], bounds: tuple[int, int]
+    async def _promise(
+        self, place: Place, partition: Partition[Decoded], bounds: tuple[int, int]
     ) -> None:
-        """Insert until it is done; what the server refuses for its content is dead-lettered."""
-
-        def insert_all() -> list[RefusedRow]:
-            # One table instead of its parts, and no longer both; a repeated attempt finds the one.
-            parts[:] = [gather(parts)]
-            return insert_what_is_taken(insert, parts[0])
-
-        def insert(some: pa.Table) -> None:
-            token = insert_token(*place, *bounds, some)
-            self._ledger.insert(table, some, token)
-            self.counters.inserts += 1
-
-        async def attempt() -> list[RefusedRow]:
-            return await asyncio.get_running_loop().run_in_executor(self._inserter, insert_all)
-
-        started_ns = perf_counter_ns()
-        rejected = await self._patiently(attempt, "inserting", place)
-        taken_ns = perf_counter_ns() - started_ns
-        self.counters.insert_ns += taken_ns
-        self.insert_times.observe_ns(taken_ns)
-        if rejected:
-            await self._send_dead_letters(
-                place, [await self._read_again(place, row) for row in rejected]
-            )
-
-    async def _read_again(self, place: Place, row: RefusedRow) -> Refused:
-        value = await self._patiently(
-            partial(self._group.reread, *place, row.offset), "reading a record again", place
-        )
-        return Refused(row.offset, value, "ledger.refused", row.detail)
-
-    async def _send_dead_letters(self, place: Place, refused: Sequence[Refused]) -> None:
-        if not refused:
-            return
-        letters = [
-            (
-                dead_letter_key(*place, one.offset),
-                dead_letter(*place, one).model_dump_json().encode(),
-            )
-            for one in refused
-        ]
-        self._hook("before-dead-letters")
-        await self._patiently(
-            partial(self._dead_letters.send, letters), "sending dead letters", place
-        )
-        self.counters.refused_records += len(refused)
-
-    async def _commit(self, place: Place, offset: int, metadata: str) -> None:
-        await self._patiently(
-            partial(self._group.commit, *place, offset, metadata), "committing", place
-        )
-        self.counters.commits += 1
+        if partition.promised is None:
+            self._hook("before-promise")
+            await self._commit(place, bounds[0], promise(bounds[1]))
+            partition.promise_made(bounds[1])
+            self._hook("after-promise")
 
     async def _settle(self, place: Place, partition: Partition[Decoded]) -> None:
         if partition.confirmed == partition.written:
             return
         written = partition.written
+        # A promise must not be made meanwhile: this commit, if it came second, would wipe it out.
+        self._settling.add(place)
         try:
             self._hook("before-settle")
             await self._group.commit(*place, written, "")
@@ -338,31 +291,26 @@ class Sink:
             # Nothing is lost: the next owner keeps the last promise again.
             log.info("not settled", extra={"place": place, "why": str(error)})
             return
+        finally:
+            self._settling.discard(place)
         self.counters.commits += 1
-        if partition.promised is None and partition.written == written:
-            partition.settled_up_to_written()
-
-    async def _patiently(
-        self, attempt: Callable[[], Awaitable[Result]], what: str, place: Place
-    ) -> Result:
-        return await patiently(
-            attempt, f"{what} of {place[0]}/{place[1]}", self._retry_s, self._count_retry
-        )
-
-    def _count_retry(self) -> None:
-        self.counters.retries += 1
+        partition.settled_up_to_written()
 
     def _fail(self, error: Exception) -> None:
         self.failure = self.failure or error
         log.error("ingest stops", exc_info=error)
 
     async def _finish_writing(self) -> None:
-        writing = list(self._writing.values())
+        writing = dict(self._writing)
         if not writing:
             return
-        _, late = await asyncio.wait(writing, timeout=self._grace_s)
-        for task in late:
-            task.cancel()
+        _, late = await asyncio.wait(writing.values(), timeout=self._grace_s)
+        for place, task in writing.items():
+            if task in late:
+                # It had taken what it wrote, and its promise may have been made: from here on
+                # nobody here knows this partition's state.
+                self._owned.pop(place, None)
+                task.cancel()
         if late:
             log.warning("gave up waiting for inserts", extra={"partitions": len(late)})
             await asyncio.wait(late, timeout=1)
@@ -376,9 +324,9 @@ class Sink:
             self._moved.notify_all()
 
 
-def _by_table(pieces: Iterable[Piece[Decoded]]) -> dict[Table, list[pa.Table]]:
-    found: dict[Table, list[pa.Table]] = {}
-    for piece in pieces:
-        for table, rows in piece.content.tables.items():
-            found.setdefault(table, []).append(rows)
-    return found
+def _gap(place: Place, first: int, log_start: int) -> dict[str, object]:
+    return {"place": place, "first": first, "log_start": log_start}
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,12 +1,17 @@
-"""What the sink needs from outside: a consumer group, an outbox for dead letters, a hook."""
+"""What the sink needs from outside: a group, an outbox for dead letters, a decoder, a hook."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
+
+from streams.decode import Decoded
 
 Place = tuple[str, int]
 """A topic and a partition of it."""
 Hook = Callable[[str], None]
 """Called between the steps of the protocol; tests kill the process in it."""
+
+Decoder = Callable[[str, int, Sequence[int], Sequence[bytes | None]], Decoded]
+"""Topic, partition, offsets and values of a run of records to what becomes of them."""
 
 
 class Group(Protocol):

@@ -22,12 +22,13 @@ SERVER_SETTINGS = {
 }
 
 
-def connect(url: str, database: str | None = None) -> Client:
+def connect(url: str, database: str | None = None, *, answer_timeout_s: int = 300) -> Client:
     """A client for `http[s]://[user:password@]host:port[/database]`.
 
     Args:
         url: Where the server answers.
         database: Overrides the URL's path.
+        answer_timeout_s: After which a silent server counts as away.
     """
     parts = urlsplit(url)
     return clickhouse_connect.get_client(
@@ -38,6 +39,7 @@ def connect(url: str, database: str | None = None) -> Client:
         secure=parts.scheme == "https",
         database=database or parts.path.strip("/") or "default",
         settings=SERVER_SETTINGS,
+        send_receive_timeout=answer_timeout_s,
         tz_mode="aware",
         autogenerate_session_id=False,
     )

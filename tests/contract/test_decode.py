@@ -8,27 +8,25 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from schemas.decode import decode_event
-from schemas.errors import MalformedEventError
 from schemas.fields import Contract
-from schemas.generate import CONTRACTS
-from schemas.ids import content_hash
 from schemas.tables import USAGE_EVENTS
-from schemas.topics import EVENTS, TOPIC_OF_TYPE, USAGE
+from schemas.topics import TOPIC_OF_TYPE, USAGE
 from schemas.units import VALUE_BYTES_MAX
 from streams import canonical_usage, fast_usage
 from streams.columns import arrow_schema, table_of_rows
 from streams.decode import decode
-from streams.rows import row_of
 from streams.vectors import Unsure
 from tests.support.events import OCTOBER_MS, HostScript
-from tests.support.examples import INVALID, VALID, contract_name, example_files, load
-
-EVENT_EXAMPLES = [
-    path.stem for path in example_files(VALID) if CONTRACTS[contract_name(path)] in EVENTS
-]
-REQUEST_EXAMPLES = [name for name in EVENT_EXAMPLES if name.startswith("request.finished")]
-PARTITION = 3
+from tests.support.examples import INVALID, example_files, load
+from tests.support.verdicts import (
+    EVENT_EXAMPLES,
+    REQUEST_EXAMPLES,
+    assert_same_verdict,
+    at,
+    compact,
+    expected,
+    places_in,
+)
 
 SCALARS = (
     st.none()
@@ -51,27 +49,6 @@ JSON_VALUES = st.recursive(
     ),
     max_leaves=6,
 )
-
-
-def compact(event: Any) -> bytes:
-    return json.dumps(event, separators=(",", ":")).encode("utf-8", "surrogatepass")
-
-
-def places_in(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The path of every value inside a JSON document."""
-    if isinstance(node, dict):
-        items: Any = node.items()
-    elif isinstance(node, list):
-        items = enumerate(node)
-    else:
-        return [path]
-    return [path, *(place for key, value in items for place in places_in(value, (*path, key)))]
-
-
-def at(document: Any, path: tuple[Any, ...]) -> Any:
-    for key in path:
-        document = document[key]
-    return document
 
 
 @st.composite
@@ -123,47 +100,6 @@ def rewritten_values(draw: st.DrawFn) -> bytes:
     numbers = [b"1.0", b"1e2", b"-0", b"01", b"00", b"1.", b"+1", b" 1", b"0x10", b"NaN", b"1E400"]
     number = draw(st.sampled_from(numbers))
     return re.sub(rb'("gpus":)[0-9]+', rb"\g<1>" + number, value)
-
-
-def expected(value: bytes, topic: str, offset: int) -> dict[str, Any] | None:
-    """The row that the reference makes of a record, None where it refuses."""
-    try:
-        event = decode_event(value)
-    except MalformedEventError:
-        return None
-    if TOPIC_OF_TYPE[event.type].name != topic:
-        return None
-    _, row = row_of(event)
-    return row | {
-        "content_hash": content_hash(value),
-        "topic": topic,
-        "kafka_partition": PARTITION,
-        "kafka_offset": offset,
-    }
-
-
-def assert_same_verdict(values: list[bytes], topic: str = USAGE.name) -> None:
-    offsets = [10 + 3 * place for place in range(len(values))]
-    decoded = decode(topic, PARTITION, offsets, values)
-    refused = {one.offset: one for one in decoded.refused}
-    rows = {
-        row["kafka_offset"]: row for table in decoded.tables.values() for row in table.to_pylist()
-    }
-    assert len(rows) + len(refused) == len(values) == decoded.rows + len(refused)
-    for offset, value in zip(offsets, values, strict=True):
-        row = expected(value, topic, offset)
-        if row is None:
-            assert refused[offset].value == value
-            assert refused[offset].reason
-        else:
-            (table,) = (table for table in decoded.tables if offset in _offsets(decoded, table))
-            (plain,) = table_of_rows(table, [row]).to_pylist()
-            assert rows[offset] == plain
-
-
-def _offsets(decoded: Any, table: Any) -> list[int]:
-    offsets: list[int] = decoded.tables[table].column("kafka_offset").to_pylist()
-    return offsets
 
 
 @given(values=st.lists(changed_values() | rewritten_values(), min_size=1, max_size=4))

@@ -70,10 +70,13 @@ def main() -> None:
     parser.add_argument("--until-idle", type=float)
     asked = parser.parse_args()
     log_as_json()
+    settings = StreamSettings()
     worker = IngestWorker(
-        StreamSettings(),
+        settings,
         kafka_bootstrap=asked.kafka,
-        ledger=ClickHouseSink(asked.clickhouse, asked.database),
+        ledger=ClickHouseSink(
+            asked.clickhouse, asked.database, answer_timeout_s=settings.ingest_insert_timeout_s
+        ),
         folder=asked.folder,
         hook=die_at(asked.die_at),
     )

@@ -1,0 +1,1 @@
+"""Trials of ingest on real servers: processes die, servers go, a model says what must be."""
