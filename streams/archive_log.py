@@ -15,6 +15,7 @@ from aiokafka.errors import (
     OffsetOutOfRangeError,
 )
 
+from infra.kafka.security import aiokafka_options
 from schemas.errors import IngestError
 from streams.archive_records import RawRecords
 from streams.patience import NotNowError
@@ -50,6 +51,7 @@ class GroupLog:
             max_poll_interval_ms=24 * 3_600_000,
             max_partition_fetch_bytes=fetch_bytes,
             fetch_max_bytes=_FETCH_MAX_BYTES,
+            **aiokafka_options(),
         )
 
     async def start(
@@ -217,6 +219,7 @@ def _reader(bootstrap: str, fetch_bytes: int, topics: Collection[str] = ()) -> A
         auto_offset_reset="latest" if topics else "none",
         max_partition_fetch_bytes=fetch_bytes,
         fetch_max_bytes=_FETCH_MAX_BYTES,
+        **aiokafka_options(),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
+from infra.kafka.security import kafka_python_options
 from schemas.errors import ServerError
 from schemas.topics import DEAD_LETTERS
 
@@ -53,6 +54,7 @@ class TopicRecords:
                 acks="all",
                 compression_type="lz4",
                 max_request_size=DEAD_LETTERS.max_message_bytes,
+                **kafka_python_options(),
             )
             try:
                 sent: list[Any] = [
@@ -86,6 +88,7 @@ class TopicRecords:
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
+                **kafka_python_options(),
             )
         except KafkaError as error:
             raise _refused(topic, error) from error

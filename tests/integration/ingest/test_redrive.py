@@ -101,6 +101,18 @@ def refused(
     store.dispose()
 
 
+def register(refused: Refused) -> None:
+    host = refused.host
+    register_source(
+        refused.store,
+        source=host.source,
+        host=host.host,
+        public_key=host.key.public_key_hex(),
+        registered_by="test",
+        now_ms=OCTOBER_MS,
+    )
+
+
 def test_redrive_is_exactly_once_wherever_it_is_killed_and_its_hour_closes(
     refused: Refused,
 ) -> None:
@@ -144,14 +156,7 @@ def test_redrive_is_exactly_once_wherever_it_is_killed_and_its_hour_closes(
     later = list(redrive(refused.ledger, refused.store, log, refused.letters()[:5], ADA))
     assert [one.detail for one in later] == ["in the ledger"] * 5
 
-    register_source(
-        refused.store,
-        source=host.source,
-        host=host.host,
-        public_key=host.key.public_key_hex(),
-        registered_by="test",
-        now_ms=OCTOBER_MS,
-    )
+    register(refused)
     clock = FixedClock((OCTOBER_MS + 100 * HOUR_MS) * NS_PER_MS)
     (hour,) = close_hours(
         refused.ledger, refused.store, parse_hour("2026-10-01T00"), clock=clock
