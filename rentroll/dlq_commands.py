@@ -136,14 +136,13 @@ def redrive(  # noqa: PLR0913 - one option per way to choose
     """
     from rich.console import Console
 
-    from infra.endpoints import resolve
     from infra.kafka.records import TopicRecords
-    from infra.settings import InfraSettings
     from rentroll.dlq_views import redriven_text
+    from rentroll.opened import endpoints_now
     from streams.redrive import redrive as send_back
 
     who, console = decider(by, reason), Console(highlight=False)
-    log = TopicRecords(resolve(InfraSettings()).kafka_bootstrap)
+    log = TopicRecords(endpoints_now().kafka_bootstrap)
     with ledger_and_store() as (client, store):
         states: tuple[State, ...] = ("open", "redriven")
         chosen = _chosen(client, store, places, (all_, topic, refused_as, limit), states)

@@ -163,7 +163,7 @@ def _by_signature(
     hours = _hours(client, period, hour)
     if hours is None:
         return {}, set()
-    limit = StreamSettings().close_quarantined_events
+    limit = StreamSettings().close_max_quarantined_events
     found = quarantined_events(client, store, hours, limit=limit)
     settlements = settled_by_signature(found)
     left = [one.event_id for one in found if one.event_id not in settlements]

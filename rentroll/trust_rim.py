@@ -22,19 +22,11 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why; it is kept for
 @contextmanager
 def ledger_and_store() -> Iterator[tuple["Client", "Engine"]]:
     """Both, as the settings or the local stack name them."""
-    from infra.clickhouse.client import connect
-    from infra.endpoints import resolve
-    from infra.settings import InfraSettings
-    from infra.store.engine import open_store
+    from rentroll.opened import endpoints_now, ledger_opened, store_opened
 
-    endpoints = resolve(InfraSettings())
-    client = connect(endpoints.clickhouse_url, endpoints.clickhouse_database)
-    store = open_store(endpoints.store_url)
-    try:
+    endpoints = endpoints_now()
+    with ledger_opened(endpoints) as client, store_opened(endpoints) as store:
         yield client, store
-    finally:
-        store.dispose()
-        client.close()
 
 
 def decider(by: str | None, reason: str) -> "Decider":

@@ -137,7 +137,7 @@ def _count_proven(
 
 def _set_aside(books: HourBooks, decisions: Decisions, hours: HourRange) -> None:
     """Take out of the hours what contradicts itself, and what people decided not to bill."""
-    limit = books.ledger.settings.close_quarantined_events
+    limit = books.ledger.settings.close_max_quarantined_events
     rows = books.ledger.client.query(conflicts(books.ledger.offsets, hours, limit + 1)).result_rows
     taken_out, requests = set(decisions.discarded), set(decisions.discarded_events)
     for hour, event_id, hashes in rows:

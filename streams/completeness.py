@@ -113,7 +113,7 @@ def reasons_to_hold(
     if hour.crowded:
         reasons.append(
             "too many events are there with different contents: settle some, by `rentroll"
-            " quarantine resolve --signed`, or raise RENTROLL_CLOSE_QUARANTINED_EVENTS"
+            " quarantine resolve --signed`, or raise RENTROLL_CLOSE_MAX_QUARANTINED_EVENTS"
         )
     reasons += [f"parts of request {one} are there without the request" for one in hour.orphans]
     if len(reasons) > patience.max_reasons:

@@ -178,7 +178,7 @@ class StreamSettings(BaseSettings):
         ge=1,
         description="combinations tried to find which records of a range its source signed",
     )
-    close_quarantined_events: int = Field(
+    close_max_quarantined_events: int = Field(
         default=100_000,
         ge=1,
         description="contradicting events that one batch of hours sets aside; with more it is held",

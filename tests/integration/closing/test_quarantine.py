@@ -151,7 +151,7 @@ def test_more_contradictions_than_may_be_set_aside_hold_their_hours(books: Books
     books.register(host)
     books.writer.write(host.records)
     books.writer.write(rewritten(one, total_ns=1) for one in host.records[1:6])
-    books.settings = StreamSettings(close_quarantined_events=4)
+    books.settings = StreamSettings(close_max_quarantined_events=4)
 
     closing = books.close(hours=2)
 

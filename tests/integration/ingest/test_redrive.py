@@ -1,7 +1,8 @@
 """Dead letters go back to their topic once, byte for byte, also when the redrive is killed."""
 
 import signal
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,15 @@ from infra.store.sources import register_source
 from schemas.clock import FixedClock
 from schemas.periods import parse_hour
 from schemas.units import NS_PER_MS
-from streams.close import close_hours
+from streams.close import HourVerdict, close_hours
 from streams.dead_letter_book import Letter, Wanted, discard, in_ledger, letters
-from streams.redrive import redrive
-from tests.support.events import HOUR_MS, OCTOBER_MS, HostScript, Record
+from streams.redrive import Redriven, redrive
+from tests.support.events import HOUR_MS, OCTOBER_MS, HostScript
 from tests.support.ingest_log import SentLog
 from tests.support.ingest_process import start_worker
-from tests.support.redrive_process import run_redrive
+from tests.support.redrive_process import killed_redrives
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 STEPS = ("before-intent", "after-intent", "before-send", "after-send")
 ADA = Decider("ada", "the check is gone", 7)
 DATABASE = "redrive"
@@ -52,10 +53,43 @@ class Refused:
         found = letters(self.ledger, self.store, wanted).letters
         return sorted(found, key=lambda one: one.sequence)
 
-    def on_the_topic(self, record: Record) -> int:
-        """How often a record's exact bytes lie on its topic."""
-        log = TopicRecords(self.kafka).behind(record.topic, {})
-        return sum(one.value == record.value for one in log)
+    def lying(self) -> Counter[bytes]:
+        """How often each record's exact bytes lie on `usage.v1`."""
+        return Counter(one.value for one in TopicRecords(self.kafka).behind("usage.v1", {}))
+
+    def redriven(self, some: Sequence[Letter]) -> Iterator[Redriven]:
+        return redrive(self.ledger, self.store, TopicRecords(self.kafka), some, ADA)
+
+    def rows(self) -> list[tuple[int, str, str]]:
+        """Sequence, content hash and id of its requests in the ledger."""
+        rows = self.ledger.query(
+            "SELECT sequence, hex(content_hash), toString(event_id) FROM usage_events FINAL"
+            f" WHERE source = '{self.host.source}' ORDER BY sequence"
+        ).result_rows
+        return [(sequence, content, event_id) for sequence, content, event_id in rows]
+
+    def closed_hour(self) -> HourVerdict:
+        """Its first hour, closed as if its source had been registered from the start."""
+        register_source(
+            self.store,
+            source=self.host.source,
+            host=self.host.host,
+            public_key=self.host.key.public_key_hex(),
+            registered_by="test",
+            now_ms=OCTOBER_MS,
+        )
+        clock = FixedClock((OCTOBER_MS + 100 * HOUR_MS) * NS_PER_MS)
+        hour = parse_hour("2026-10-01T00")
+        return close_hours(self.ledger, self.store, hour, clock=clock).hours[0]
+
+    def servers(self) -> dict[str, str]:
+        """As a process of its own is told them."""
+        return {
+            "kafka": self.kafka,
+            "clickhouse": self.clickhouse,
+            "database": DATABASE,
+            "store_url": self.store_url,
+        }
 
 
 @pytest.fixture(scope="module")
@@ -101,16 +135,8 @@ def refused(
     store.dispose()
 
 
-def register(refused: Refused) -> None:
-    host = refused.host
-    register_source(
-        refused.store,
-        source=host.source,
-        host=host.host,
-        public_key=host.key.public_key_hex(),
-        registered_by="test",
-        now_ms=OCTOBER_MS,
-    )
+def by_sequence(done: Iterable[Redriven]) -> list[str]:
+    return [one.outcome for one in sorted(done, key=lambda one: one.letter.sequence)]
 
 
 def test_redrive_is_exactly_once_wherever_it_is_killed_and_its_hour_closes(
@@ -121,44 +147,32 @@ def test_redrive_is_exactly_once_wherever_it_is_killed_and_its_hour_closes(
     assert [one.sequence for one in found] == [2, 3, 4, 5, 6, 7]
     assert {one.reason for one in found} == {"ledger.refused"}
     killed, twice, discarded = found[:4], found[4], found[5]
-    for step, letter in zip(STEPS, killed, strict=True):
-        where = (refused.kafka, refused.clickhouse, DATABASE, refused.store_url, [letter.place])
-        assert run_redrive(*where, at=step) == -signal.SIGKILL, step
+    places = {step: letter.place for step, letter in zip(STEPS, killed, strict=True)}
+    assert set(killed_redrives(refused.servers(), places).values()) == {-signal.SIGKILL}
     discard(refused.store, [discarded], ADA)
-    log = TopicRecords(refused.kafka)
 
-    first = list(redrive(refused.ledger, refused.store, log, refused.letters(), ADA))
-    again = list(redrive(refused.ledger, refused.store, log, [*refused.letters(), twice], ADA))
+    first = list(refused.redriven(refused.letters()))
+    again = list(refused.redriven([*refused.letters(), twice]))
 
-    outcomes = [one.outcome for one in first]
-    assert outcomes == ["sent", "sent", "sent", "already there", "sent", "not sent"]
-    assert "discarded by ada" in first[-1].detail
-    assert [one.outcome for one in again][:5] == ["already there"] * 5
+    assert by_sequence(first) == ["sent", "sent", "sent", "already there", "sent", "not sent"]
+    assert by_sequence(again) == ["already there"] * 6 + ["not sent"]
+    assert {one.detail for one in first if one.letter.place == discarded.place} == {
+        "discarded by ada: the check is gone"
+    }
+    lying = refused.lying()
     for letter in found:
-        expected = 1 if letter is discarded else 2
-        assert refused.on_the_topic(host.records[letter.sequence - 1]) == expected
-    decided = decisions_after(refused.store, 0)
-    assert (
-        sorted(one.kind for one in decided) == ["discard_dead_letter"] + ["redrive_dead_letter"] * 5
-    )
+        value = host.records[letter.sequence - 1].value
+        assert lying[value] == (1 if letter is discarded else 2), letter.sequence
+    kinds = sorted(one.kind for one in decisions_after(refused.store, 0))
+    assert kinds == ["discard_dead_letter"] + ["redrive_dead_letter"] * 5
 
     assert refused.run_worker() == 0
     assert len(in_ledger(refused.ledger, found)) == 5
-    rows = refused.ledger.query(
-        "SELECT sequence, hex(content_hash), toString(event_id) FROM usage_events FINAL"
-        f" WHERE source = '{host.source}' ORDER BY sequence"
-    ).result_rows
-    assert rows == [
-        (one.event.sequence, one.content_hash.hex().upper(), one.event.id)
-        for one in host.records[1:9]
-        if one.event.sequence != discarded.sequence
+    sent = [one for one in host.records[1:9] if one.event.sequence != discarded.sequence]
+    assert refused.rows() == [
+        (one.event.sequence, one.content_hash.hex().upper(), one.event.id) for one in sent
     ]
-    later = list(redrive(refused.ledger, refused.store, log, refused.letters()[:5], ADA))
+    later = refused.redriven(refused.letters()[:5])
     assert [one.detail for one in later] == ["in the ledger"] * 5
-
-    register(refused)
-    clock = FixedClock((OCTOBER_MS + 100 * HOUR_MS) * NS_PER_MS)
-    (hour,) = close_hours(
-        refused.ledger, refused.store, parse_hour("2026-10-01T00"), clock=clock
-    ).hours
+    hour = refused.closed_hour()
     assert (hour.state, hour.reason, hour.events, hour.copies) == ("published", "", 7, 0)
