@@ -6,6 +6,7 @@ not asked about. Where no answer comes in time a setting says what then; a tenan
 is then never served.
 """
 
+import asyncio
 import time
 from types import TracebackType
 from typing import Self
@@ -74,7 +75,12 @@ class AdmissionGate:
         budget = visit.bearer.tenant.budget if visit.bearer is not None else ""
         if not budget:
             return admitted
-        refusal = await self._ask(door, admitted, body)
+        try:
+            refusal = await self._ask(door, admitted, body)
+        except asyncio.CancelledError:
+            # Whoever ends this task ends the request; what was opened must be closed.
+            self._turn_away(door, admitted, NOT_ADMITTED)
+            raise
         if refusal is NOT_ADMITTED and budget != "prepaid" and self._fails_open:
             door.ledger.count("admitted_unasked")
             return admitted

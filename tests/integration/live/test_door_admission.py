@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ import pytest
 from sqlalchemy import Engine, select
 
 from inference.door_keys import KeySnapshot
+from inference.middleware import RentrollMiddleware
 from infra.store.budgets import set_budget
 from infra.store.tables import admission_holds
 from schemas.budgets import BudgetKind
 from tests.support.admission_process import admission_server
 from tests.support.door_house import CHAT, House, house, run
-from tests.support.doors import door_key, door_tenant, snapshot
+from tests.support.doors import bearer, door_key, door_tenant, snapshot
 from tests.support.spend_examples import DOLLAR_E9, TOKEN_E9, budget
 
 ON_SQLITE = pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
@@ -150,3 +152,37 @@ def test_endpoint_that_hangs_costs_no_more_than_the_time_out(tmp_path: Path) -> 
                 writer.close()
 
     run(story)
+
+
+def test_request_that_is_cut_off_while_admission_is_asked_is_closed(tmp_path: Path) -> None:
+    silent = socket.create_server(("127.0.0.1", 0))
+    address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": CHAT,
+        "headers": [(b"authorization", bearer(1).encode())],
+    }
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": json.dumps(MESSAGE).encode()}
+
+    async def send(_message: Any) -> None:
+        raise AssertionError("nobody is left to be answered")
+
+    async def story() -> None:
+        async with house(tmp_path, keys=keys("prepaid"), admission_url=address, **SLOW) as here:
+            middleware = RentrollMiddleware(here.app, here.door)
+            asking = asyncio.create_task(middleware(scope, receive, send))
+            await asyncio.sleep(0.5)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            assert middleware._gate is not None
+            await middleware._gate.close()
+            _, closed = (await here.settled()).only()
+        assert (closed.http_status, closed.ending) == (503, "refused")
+        assert here.app.seen == []
+
+    with silent:
+        run(story)
