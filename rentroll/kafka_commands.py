@@ -71,10 +71,9 @@ def check(role: RoleOption = None) -> None:
 
 def known_roles() -> "tuple[Role, ...]":
     """Every role, with the groups that settings name."""
-    from infra.kafka.rights import roles
     from streams.settings import StreamSettings
 
-    return roles(StreamSettings().ingest_group)
+    return _roles_by(StreamSettings())
 
 
 def see_that_worker_may(bootstrap: str, infra: "InfraSettings", settings: "StreamSettings") -> None:
@@ -84,14 +83,19 @@ def see_that_worker_may(bootstrap: str, infra: "InfraSettings", settings: "Strea
         ServerError: If it does, or is not let in; it says what to mend.
     """
     from infra.kafka.admin import require_role
-    from infra.kafka.rights import roles
     from infra.kafka.security import kafka_security
 
     security = kafka_security(infra)
     if security.protocol == "PLAINTEXT":
         return
-    (worker,) = (one for one in roles(settings.ingest_group) if one.name == "worker")
+    (worker,) = (one for one in _roles_by(settings) if one.name == "worker")
     require_role(bootstrap, security, worker)
+
+
+def _roles_by(settings: "StreamSettings") -> "tuple[Role, ...]":
+    from infra.kafka.rights import roles
+
+    return roles(settings.ingest_group, settings.archive_group, settings.live_group)
 
 
 def _asked(role: str | None) -> "list[Role]":

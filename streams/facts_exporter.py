@@ -12,6 +12,7 @@ from infra.metrics import Family, Metric, exposition, one
 from infra.metrics_server import Told
 from infra.stop_request import StopRequest
 from schemas.clock import Clock
+from schemas.errors import RentrollError
 from schemas.units import MS_PER_S, NS_PER_MS
 from streams.ledger_facts import Books, read_facts
 from streams.settings import StreamSettings
@@ -65,7 +66,7 @@ class FactsExporter:
             with self._servers.ledger() as client:
                 books = Books(client, self._servers.store, self._settings, now_ms)
                 facts = read_facts(books)
-        except (ClickHouseError, SQLAlchemyError, OSError) as error:
+        except (ClickHouseError, SQLAlchemyError, RentrollError, OSError) as error:
             self._failed += 1
             self._in_a_row += 1
             log.warning("facts are not refreshed", extra={"why": str(error)[:1_000]})

@@ -11,8 +11,10 @@ from sqlalchemy import Engine, func, select
 from infra.clickhouse.client import Client
 from infra.metrics import Family, Metric, by_label, one
 from infra.store import tables
+from infra.store.sources import registered_keys
 from schemas.units import MS_PER_HOUR, MS_PER_S
 from streams.facts_sql import DEAD_LETTERS, NEWEST_EVENT, missing_sequences
+from streams.ledger_alarms import ledger_alarms
 from streams.settings import StreamSettings
 
 
@@ -31,6 +33,18 @@ MISSING = Metric(
 )
 HOLED = Metric("ledger_sources_with_holes", "gauge", "Sources of which sequences are missing.")
 LETTERS = Metric("ledger_dead_letters", "gauge", "Records that were refused, by reason.")
+OPEN_LETTERS = Metric(
+    "ledger_dead_letters_open", "gauge", "Refused records that nobody decided about."
+)
+QUARANTINED = Metric(
+    "ledger_quarantined_events", "gauge", "Events with several contents that await a decision."
+)
+UNSIGNED = Metric(
+    "ledger_unsigned_requests", "gauge", "Requests that no registered source signed: not billed."
+)
+COMPROMISED = Metric(
+    "sources_compromised", "gauge", "Sources with a stolen key, and no word how far it counts."
+)
 HELD = Metric("hours_held", "gauge", "Hours that were decided and may not be billed.")
 HELD_AGE = Metric(
     "hours_oldest_held_seconds", "gauge", "Time since the end of the oldest held hour; 0 if none."
@@ -61,6 +75,17 @@ def dead_letters(books: Books) -> list[Family]:
     return [by_label(LETTERS, "reason", ((reason, count) for reason, count in rows))]
 
 
+def awaiting(books: Books) -> list[Family]:
+    """What a person has to look at, as the newest close of each hour found it."""
+    found = ledger_alarms(books.client, books.store)
+    return [
+        one(OPEN_LETTERS, found.dead_letters_open),
+        one(QUARANTINED, found.quarantined),
+        one(UNSIGNED, found.held_unsigned),
+        one(COMPROMISED, found.compromised_sources),
+    ]
+
+
 def newest_event(books: Books) -> list[Family]:
     """How old the newest request is; nothing is said where none came for a week."""
     ((newest_ms,),) = books.client.query(NEWEST_EVENT).result_rows
@@ -87,9 +112,7 @@ def hours(books: Books) -> list[Family]:
 
 def registered_sources(books: Books) -> list[Family]:
     """How many sources may speak."""
-    wanted = select(func.count()).where(tables.sources.c.revoked_at_ms.is_(None))
-    with books.store.connect() as connection:
-        return [one(REGISTERED, connection.execute(wanted).scalar_one())]
+    return [one(REGISTERED, len(registered_keys(books.store)))]
 
 
 def _age_s(books: Books, since_ms: int) -> int:
@@ -107,6 +130,7 @@ class Fact:
 FACTS = (
     Fact((MISSING, HOLED), holes),
     Fact((LETTERS,), dead_letters),
+    Fact((OPEN_LETTERS, QUARANTINED, UNSIGNED, COMPROMISED), awaiting),
     Fact((NEWEST,), newest_event),
     Fact((HELD, HELD_AGE, PUBLISHED, UNPUBLISHED_AGE), hours),
     Fact((REGISTERED,), registered_sources),
@@ -120,5 +144,6 @@ def read_facts(books: Books) -> list[Family]:
     Raises:
         infra.clickhouse.client.ClickHouseError: If the ledger cannot be read.
         sqlalchemy.exc.SQLAlchemyError: If the store cannot be read.
+        ContractError: If a decision in the store cannot be read.
     """
     return [family for fact in FACTS for family in fact.read(books)]

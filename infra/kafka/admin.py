@@ -23,6 +23,7 @@ from infra.kafka.security import KafkaSecurity, kafka_python_options
 from schemas.errors import ServerError
 
 REQUEST_TIMEOUT_MS = 30_000
+ANSWER_TIMEOUT_S = 15.0
 BOOTSTRAP_TIMEOUT_MS = 5_000
 """A broker that answered a moment ago lets a client in within this time, or says why not."""
 
@@ -38,7 +39,7 @@ def administration(bootstrap: str, security: KafkaSecurity) -> Iterator[KafkaAdm
         SettingsError: If a file of `security` cannot be used.
     """
     # Asked first: the client tries a certificate that nobody vouches for again and again.
-    found = trouble(bootstrap, security)
+    found = trouble(bootstrap, security, ANSWER_TIMEOUT_S)
     if found is not None:
         raise ServerError(f"Kafka at {found.text}")
     with in_our_words(bootstrap, security):
@@ -131,7 +132,7 @@ def granted(bootstrap: str, security: KafkaSecurity, wanted: Sequence[Right]) ->
             named = topic.get("authorized_operations") or ()
             found["topic", topic["name"]] = frozenset(map(str.lower, named))
         for group in groups:
-            found["group", group] = _of_group(admin, group.removesuffix("*"))
+            found["group", group] = _of_group(admin, group)
     return found
 
 

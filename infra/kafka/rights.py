@@ -14,7 +14,7 @@ Granted = Mapping[tuple[str, str], frozenset[str]]
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """Operations on one resource. A name that ends in `*` stands for all that begin like it."""
+    """Operations on one resource."""
 
     kind: Kind
     name: str
@@ -30,11 +30,13 @@ class Role:
     rights: tuple[Right, ...]
 
 
-def roles(ingest_group: str) -> tuple[Role, ...]:
+def roles(ingest_group: str, archive_group: str, live_group: str) -> tuple[Role, ...]:
     """Every role with its least rights.
 
     Args:
         ingest_group: The consumer group of the workers.
+        archive_group: That of the archivers.
+        live_group: That of live spend.
     """
     everything = [topic.name for topic in TOPICS]
     return (
@@ -63,8 +65,24 @@ def roles(ingest_group: str) -> tuple[Role, ...]:
             "archiver",
             "reads the topics into the archive, and replays a range of them",
             (
-                *(Right("topic", one, ("Read",)) for one in everything),
-                Right("group", "rentroll-archive*", ("Read",)),
+                *(Right("topic", one, ("Read", "DescribeConfigs")) for one in everything),
+                Right("group", archive_group, ("Read",)),
+            ),
+        ),
+        Role(
+            "live",
+            "sums running usage and spend: `rentroll live`",
+            (
+                Right("topic", USAGE.name, ("Read",)),
+                *(Right("topic", one, ("DescribeConfigs",)) for one in everything),
+                Right("group", live_group, ("Read",)),
+            ),
+        ),
+        Role(
+            "redriver",
+            "sends dead letters back to their topics: `rentroll dlq redrive`",
+            tuple(
+                Right("topic", one.name, ("Read", "Write")) for one in (USAGE, CAPACITY, CONTROL)
             ),
         ),
         Role("close", "closes hours from the ledger and the store: it never asks the broker", ()),
@@ -81,12 +99,9 @@ def acl_lines(role: Role, principal: str, connection: str) -> Iterator[str]:
     """
     for right in role.rights:
         asked = " ".join(f"--operation {operation}" for operation in right.operations)
-        name, pattern = right.name, ""
-        if name.endswith("*"):
-            name, pattern = name[:-1], " --resource-pattern-type prefixed"
         yield (
             f"kafka-acls {connection} --add --allow-principal {principal}"
-            f" {asked} --{right.kind} {name}{pattern}"
+            f" {asked} --{right.kind} {right.name}"
         )
 
 

@@ -41,7 +41,7 @@ class Secured:
 @pytest.fixture(scope="session")
 def secured() -> Iterator[Secured]:
     """A broker with our topics, made by the admin of the least rights."""
-    known = {role.name: role for role in roles(GROUP)}
+    known = {role.name: role for role in roles(GROUP, "secured-archive", "secured-live")}
     with secured_kafka() as broker:
         users = {
             name: broker.add_user(name, f"password-of-{name}", role.rights)

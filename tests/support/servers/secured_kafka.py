@@ -11,7 +11,6 @@ from kafka.admin import (
     ACL,
     ACLOperation,
     ACLPermissionType,
-    ACLResourcePatternType,
     KafkaAdminClient,
     ResourcePattern,
     ResourceType,
@@ -128,10 +127,7 @@ class SecuredKafka(LocalKafka):
                 permission_type=ACLPermissionType.ALLOW,
                 resource_pattern=ResourcePattern(
                     ResourceType[right.kind.upper()],
-                    right.name.removesuffix("*"),
-                    ACLResourcePatternType.PREFIXED
-                    if right.name.endswith("*")
-                    else ACLResourcePatternType.LITERAL,
+                    right.name,
                 ),
             )
             for right in rights

@@ -103,28 +103,27 @@ def test_no_text_of_settings_or_security_shows_a_password() -> None:
 def test_each_role_has_no_more_than_it_needs() -> None:
     operations = {
         role.name: {(right.name, one) for right in role.rights for one in right.operations}
-        for role in roles("group-1")
+        for role in roles("group-1", "archive-1", "live-1")
     }
     assert operations["close"] == set()
     assert {one for _, one in operations["sidecar"]} == {"Write"}
     assert ("dlq.v1", "Write") not in operations["sidecar"]
     assert [name for name, one in operations["worker"] if one == "Write"] == ["dlq.v1"]
     assert ("group-1", "Read") in operations["worker"]
-    assert {one for _, one in operations["archiver"]} == {"Read"}
+    assert {one for _, one in operations["archiver"]} == {"Read", "DescribeConfigs"}
+    assert ("archive-1", "Read") in operations["archiver"]
     creators = {name for name, granted in operations.items() if "Create" in {o for _, o in granted}}
     assert creators == {"admin"}
 
 
 def test_acl_lines_grant_a_role_to_a_principal() -> None:
-    known = {role.name: role for role in roles("group-1")}
+    known = {role.name: role for role in roles("group-1", "archive-1", "live-1")}
     lines = list(acl_lines(known["archiver"], "User:a", "--bootstrap-server b:1"))
     assert lines[0] == (
         "kafka-acls --bootstrap-server b:1 --add --allow-principal User:a"
-        " --operation Read --topic usage.v1"
+        " --operation Read --operation DescribeConfigs --topic usage.v1"
     )
-    assert lines[-1].endswith("--group rentroll-archive --resource-pattern-type prefixed")
-    worker = list(acl_lines(known["worker"], "User:w", "-"))
-    assert any("--operation Read --operation DescribeConfigs --topic usage.v1" in x for x in worker)
+    assert lines[-1].endswith("--operation Read --group archive-1")
 
 
 def test_what_is_missing_is_named_by_operation_and_resource() -> None:
@@ -136,8 +135,14 @@ def test_what_is_missing_is_named_by_operation_and_resource() -> None:
     assert missing(needs, granted) == ["DescribeConfigs on topic usage.v1", "Read on group g"]
     everything: dict[tuple[str, str], frozenset[str]] = {
         (right.kind, right.name): frozenset({"read", "write", "create", "describe_configs"})
-        for role in roles("g")
+        for role in roles("g", "a", "l")
         for right in role.rights
     }
-    assert playable(roles("g"), everything) == ["admin", "sidecar", "worker", "archiver"]
-    assert playable(roles("g"), {}) == []
+    assert playable(roles("g", "a", "l"), everything) == [
+        "admin",
+        "sidecar",
+        "worker",
+        "archiver",
+        "redriver",
+    ]
+    assert playable(roles("g", "a", "l"), {}) == []
