@@ -74,7 +74,7 @@ def roles(ingest_group: str, archive_group: str, live_group: str) -> tuple[Role,
             "sums running usage and spend: `rentroll live`",
             (
                 Right("topic", USAGE.name, ("Read",)),
-                *(Right("topic", one, ("DescribeConfigs",)) for one in everything),
+                *(Right("topic", one, ("Describe", "DescribeConfigs")) for one in everything),
                 Right("group", live_group, ("Read",)),
             ),
         ),

@@ -134,7 +134,9 @@ def test_what_is_missing_is_named_by_operation_and_resource() -> None:
     granted = {("topic", "usage.v1"): frozenset({"read", "describe"})}
     assert missing(needs, granted) == ["DescribeConfigs on topic usage.v1", "Read on group g"]
     everything: dict[tuple[str, str], frozenset[str]] = {
-        (right.kind, right.name): frozenset({"read", "write", "create", "describe_configs"})
+        (right.kind, right.name): frozenset(
+            {"read", "write", "create", "describe", "describe_configs"}
+        )
         for role in roles("g", "a", "l")
         for right in role.rights
     }
@@ -143,6 +145,7 @@ def test_what_is_missing_is_named_by_operation_and_resource() -> None:
         "sidecar",
         "worker",
         "archiver",
+        "live",
         "redriver",
     ]
     assert playable(roles("g", "a", "l"), {}) == []
