@@ -8,7 +8,7 @@ import pytest
 from tests.chaos.driver import run_trials
 from tests.chaos.trials.faults import FAULTS, draw
 
-TRIALS = 50
+TRIALS = 25
 SEED = "ci"
 
 

@@ -1,5 +1,8 @@
 """The sink under thousands of schedules: nothing lost, doubled or silent; planted faults found."""
 
+import logging
+from collections.abc import Iterator
+
 import pytest
 
 from tests.simulation.life import Build
@@ -10,6 +13,17 @@ from tests.simulation.schedule import Schedule, run_schedule
 SCHEDULES = 800
 ENOUGH_TO_FIND_A_FAULT = 600
 MANY_STEPS_APART = 7
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_before() -> Iterator[None]:
+    """Other tests read the lines that are of no interest here."""
+    loggers = [logging.getLogger(name) for name in ("rentroll.ingest", "asyncio")]
+    before = [(one, one.level, one.propagate) for one in loggers]
+    yield
+    for one, level, propagate in before:
+        one.setLevel(level)
+        one.propagate = propagate
 
 
 def test_no_schedule_loses_or_doubles_anything_or_gets_stuck() -> None:
