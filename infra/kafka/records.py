@@ -1,13 +1,14 @@
 """Appends records to topics, and reads what lies behind given offsets: for work by hand."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError
 
-from infra.kafka.security import kafka_python_options
+from infra.kafka.admin import in_our_words
+from infra.kafka.security import KafkaSecurity, kafka_python_options, kafka_security
 from schemas.errors import ServerError
 from schemas.topics import DEAD_LETTERS
 
@@ -29,32 +30,33 @@ class Lying:
 class TopicRecords:
     """Topics of one broker; every method raises `ServerError` if it cannot be used."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self._servers = bootstrap.split(",")
+    def __init__(self, bootstrap: str, security: KafkaSecurity | None = None) -> None:
+        """Connect to nothing yet; `security` as settings say if it is not given.
+
+        Raises:
+            SettingsError: If the settings contradict one another.
+        """
+        self._bootstrap = bootstrap
+        self._security = kafka_security() if security is None else security
 
     def ends(self, topic: str) -> dict[int, int]:
         """The offset after the last record, per partition."""
-        consumer = self._consumer(topic)
-        try:
-            found = consumer.end_offsets(self._partitions(consumer, topic))
+        with self._consumer() as consumer:
+            found = consumer.end_offsets(_partitions(consumer, topic))
             return {place.partition: int(end) for place, end in found.items()}
-        except KafkaError as error:
-            raise _refused(topic, error) from error
-        finally:
-            consumer.close()
 
     def append(self, topic: str, records: Sequence[tuple[str, bytes]]) -> list[tuple[int, int]]:
         """Append `(key, value)` pairs, in order; returns partition and offset of each.
 
         All of them are in every in-sync replica when it returns.
         """
-        try:
+        with in_our_words(self._bootstrap, self._security):
             producer = KafkaProducer(
-                bootstrap_servers=self._servers,
+                bootstrap_servers=self._bootstrap.split(","),
                 acks="all",
                 compression_type="lz4",
                 max_request_size=DEAD_LETTERS.max_message_bytes,
-                **kafka_python_options(),
+                **kafka_python_options(self._security),
             )
             try:
                 sent: list[Any] = [
@@ -63,41 +65,38 @@ class TopicRecords:
                 placed = [one.get(timeout=_ANSWER_S) for one in sent]
             finally:
                 producer.close(timeout=_ANSWER_S)
-        except KafkaError as error:
-            raise _refused(topic, error) from error
         return [(one.partition, one.offset) for one in placed]
 
     def behind(self, topic: str, after: Mapping[int, int]) -> Iterator[Lying]:
         """Every record at or behind the given offsets, up to the log's end of this moment."""
-        consumer = self._consumer(topic)
-        try:
-            partitions = self._partitions(consumer, topic)
+        with self._consumer() as consumer:
+            partitions = _partitions(consumer, topic)
             consumer.assign(partitions)
             for place in partitions:
                 consumer.seek(place, after.get(place.partition, 0))
             yield from _read(consumer, topic, consumer.end_offsets(partitions))
-        except KafkaError as error:
-            raise _refused(topic, error) from error
-        finally:
-            consumer.close()
 
-    def _consumer(self, topic: str) -> KafkaConsumer:
-        try:
-            return KafkaConsumer(
-                bootstrap_servers=self._servers,
+    @contextmanager
+    def _consumer(self) -> Iterator[KafkaConsumer]:
+        with in_our_words(self._bootstrap, self._security):
+            consumer = KafkaConsumer(
+                bootstrap_servers=self._bootstrap.split(","),
                 group_id=None,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
-                **kafka_python_options(),
+                **kafka_python_options(self._security),
             )
-        except KafkaError as error:
-            raise _refused(topic, error) from error
+            try:
+                yield consumer
+            finally:
+                consumer.close()
 
-    def _partitions(self, consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
-        numbers = sorted(consumer.partitions_for_topic(topic) or ())
-        if not numbers:
-            raise ServerError(f"topic {topic} is not there")
-        return [TopicPartition(topic, number) for number in numbers]
+
+def _partitions(consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
+    numbers = sorted(consumer.partitions_for_topic(topic) or ())
+    if not numbers:
+        raise ServerError(f"topic {topic} is not there")
+    return [TopicPartition(topic, number) for number in numbers]
 
 
 def _read(
@@ -113,7 +112,3 @@ def _read(
             for one in records:
                 if one.offset < ends[place]:
                     yield Lying(one.partition, one.offset, one.value or b"")
-
-
-def _refused(topic: str, error: KafkaError) -> ServerError:
-    return ServerError(f"topic {topic}: {error}")
