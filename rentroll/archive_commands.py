@@ -54,7 +54,7 @@ def run(
     from infra.stop_request import StopRequest
     from infra.store.engine import open_store
     from infra.store.migrate import upgrade
-    from rentroll.archive_views import ArchiveBar
+    from rentroll.ingest_progress import ProgressBar
     from schemas.clock import SystemClock
     from schemas.topics import TOPICS
     from streams.archive_heads import StoredHeads
@@ -81,7 +81,7 @@ def run(
         )
         heads = StoredHeads(store, SystemClock())
         archiver = Archiver(_archive(), group, heads, settings)
-        with ArchiveBar(shown=progress) as bar:
+        with ProgressBar("archive", shown=progress) as bar:
             await archiver.run(
                 [topic.name for topic in TOPICS],
                 stop,

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -16,44 +15,11 @@ from schemas.periods import hour_text
 if TYPE_CHECKING:
     from streams.archive import Archive
     from streams.archive_verifying import Verification
-    from streams.archive_worker import ArchiveCounters
     from streams.replay import Replayed
     from streams.replay_comparing import Difference
 
 _PREFIX = 12
 _DIFFERENCES_SHOWN = 20
-
-
-class ArchiveBar:
-    """Records in the archive out of those in the log, on standard error."""
-
-    def __init__(self, *, shown: bool) -> None:
-        self._progress = Progress(
-            TextColumn("archive"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("records"),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-            disable=not shown,
-        )
-        self._task = self._progress.add_task("archive", total=None)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
-
-    def show(self, counters: "ArchiveCounters", left: int) -> None:
-        """Move to what the counters say; `left` records are still to come."""
-        self._progress.update(self._task, completed=counters.records, total=counters.records + left)
 
 
 @contextmanager

@@ -1,11 +1,11 @@
 """Publishes the runs of some hours, in an order in which a crash at any point does no harm."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
-from infra.clickhouse.client import ExternalData, external
+from infra.clickhouse.client import Client, ExternalData, external
 from infra.store.runs import RecordedRun, RunHeader, record_run
 from schemas.clock import utc
 from schemas.errors import ConservationError
@@ -186,27 +186,34 @@ class Publisher:
     def _show(self, hours: HourRange, headers: Mapping[int, RecordedRun]) -> None:
         """Make the view show each run; one row per run, of one hour the highest position wins."""
         shown = {row[0] for row in self.ledger.client.query(published_runs(hours)).result_rows}
-        rows = [
-            [
-                one.header.hour,
-                one.header.run_id,
-                one.position,
-                one.header.digest,
-                one.header.offsets,
-                one.header.events,
-                one.header.rows,
-                utc(one.header.published_at_ms * NS_PER_MS),
-            ]
-            for one in headers.values()
-            if one.header.run_id not in shown
+        show_runs(
+            self.ledger.client,
+            (one for one in headers.values() if one.header.run_id not in shown),
+        )
+
+
+def show_runs(client: Client, runs: Iterable[RecordedRun]) -> None:
+    """Make the roll-ups' view show runs; of one hour the highest position wins."""
+    rows: list[Sequence[object]] = [
+        [
+            one.header.hour,
+            one.header.run_id,
+            one.position,
+            one.header.digest,
+            one.header.offsets,
+            one.header.events,
+            one.header.rows,
+            utc(one.header.published_at_ms * NS_PER_MS),
         ]
-        if rows:
-            self.ledger.client.insert(
-                ROLLUP_RUNS.name,
-                rows,
-                column_names=ROLLUP_RUNS.column_names(),
-                settings={"insert_deduplicate": 0},
-            )
+        for one in runs
+    ]
+    if rows:
+        client.insert(
+            ROLLUP_RUNS.name,
+            rows,
+            column_names=ROLLUP_RUNS.column_names(),
+            settings={"insert_deduplicate": 0},
+        )
 
 
 def _still_holds(header: RunHeader, sums: HourSums) -> bool:

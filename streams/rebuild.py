@@ -5,7 +5,6 @@ read twice collapses. The old tables are dropped only when every run ever publis
 the new ones to the same digest.
 """
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
@@ -13,11 +12,10 @@ from sqlalchemy import Engine
 from infra.clickhouse.client import Client, connect
 from infra.clickhouse.migrate import migrate
 from infra.store.runs import RecordedRun, runs_between
-from schemas.clock import utc
 from schemas.errors import IngestError
-from schemas.tables import ROLLUP_RUNS, TABLES
+from schemas.tables import TABLES
 from schemas.topics import TOPICS
-from schemas.units import NS_PER_MS
+from streams.close_publishing import show_runs
 from streams.replay import ALL_TIME, Progress, Replay, Replayed, ReplayTarget
 from streams.replay_reading import ArchiveSource, KafkaSource
 from streams.settings import StreamSettings
@@ -72,7 +70,7 @@ def rebuild(
     if not replayed.identical:
         return replayed
     with connect(target.url, target.scratch) as client:
-        _show(client, runs)
+        show_runs(client, runs)
         _exchange(client, target.published, target.scratch)
     _finish(target, store, sources, settings, loaded, len(runs))
     replay.drop()
@@ -94,7 +92,7 @@ def _finish(
     if newer:
         live.recorded(newer)
         with connect(target.url, target.published) as client:
-            _show(client, newer)
+            show_runs(client, newer)
 
 
 def _follow(replay: Replay, log: KafkaSource | None, loaded: dict[Place, int]) -> None:
@@ -118,30 +116,6 @@ def _runs(store: Engine) -> list[RecordedRun]:
     """Every run that was ever published, in the order in which that happened."""
     runs = runs_between(store, ALL_TIME.start, ALL_TIME.end)
     return sorted(runs, key=lambda run: (run.header.published_at_ms, run.header.hour, run.position))
-
-
-def _show(client: Client, runs: Iterable[RecordedRun]) -> None:
-    """Make the roll-ups' view show runs, as publishing does."""
-    rows: list[Sequence[object]] = [
-        [
-            one.header.hour,
-            one.header.run_id,
-            one.position,
-            one.header.digest,
-            one.header.offsets,
-            one.header.events,
-            one.header.rows,
-            utc(one.header.published_at_ms * NS_PER_MS),
-        ]
-        for one in runs
-    ]
-    if rows:
-        client.insert(
-            ROLLUP_RUNS.name,
-            rows,
-            column_names=ROLLUP_RUNS.column_names(),
-            settings={"insert_deduplicate": 0},
-        )
 
 
 def _exchange(client: Client, published: str, rebuilt: str) -> None:

@@ -27,7 +27,7 @@ from streams.replay_sql import (
     rows_of_event,
 )
 from streams.rollup import RULES_VERSION, HourSums
-from streams.rollup_sql import HourRange, Offsets, insert_rollup
+from streams.rollup_sql import HourRange, Offsets, insert_rollup, insert_tenants
 
 NOT_THERE = "(not there)"
 
@@ -93,7 +93,7 @@ def read_vector(text: str) -> Offsets:
 def roll_up(
     ledger: Ledger, store: Engine, decisions: Decisions, runs: Mapping[int, RecordedRun]
 ) -> dict[int, HourSums]:
-    """Write the roll-up rows of some hours under their published runs' ids, by close's own SQL.
+    """Write what close writes of some hours under their published runs' ids, by its own SQL.
 
     Args:
         ledger: The replayed one, seen below the runs' offset vector.
@@ -107,11 +107,12 @@ def roll_up(
     books = read_books(ledger, sources, decisions, hours)
     sums = books.sums(list(runs))
     named = [(hour // MS_PER_S, run.header.run_id) for hour, run in runs.items()]
-    ledger.client.command(
-        insert_rollup(ledger.offsets, hours),
-        external_data=external(**books.billable_tables(), runs=(RUNS, named)),
-        settings={"insert_deduplicate": 0},
-    )
+    for written in (insert_rollup, insert_tenants):
+        ledger.client.command(
+            written(ledger.offsets, hours),
+            external_data=external(**books.billable_tables(), runs=(RUNS, named)),
+            settings={"insert_deduplicate": 0},
+        )
     return sums
 
 

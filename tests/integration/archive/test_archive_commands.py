@@ -77,6 +77,9 @@ def test_ledger_is_archived_dropped_and_rebuilt_to_the_same_digests(
     assert states(closing) == ["published"], closing.hours[0].reason
     view = "SELECT * FROM usage_hourly ORDER BY ALL"
     before = books.client.query(view).result_rows
+    tenants = "SELECT * EXCEPT run_id, toString(run_id) FROM run_tenants FINAL ORDER BY ALL"
+    proven = books.client.query(tenants).result_rows
+    assert proven
 
     assert "archived" in rentroll.run("archive", "run", "--until-idle", "1")
     listed = rentroll.run("archive", "list")
@@ -94,6 +97,7 @@ def test_ledger_is_archived_dropped_and_rebuilt_to_the_same_digests(
     said = rentroll.run("replay", "--all")
     assert "identical: 1 runs of the whole ledger, 900 events" in said
     assert books.client.query(view).result_rows == before
+    assert books.client.query(tenants).result_rows == proven
     late = (
         f"SELECT count() FROM usage_events FINAL WHERE source = '{traffic('afterwards', 1).source}'"
     )
