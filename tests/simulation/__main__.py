@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from tests.simulation.life import Build
-from tests.simulation.many import Tally, be_quiet, run_many
+from tests.simulation.many import Tally, run_many
 from tests.simulation.schedule import run_schedule
 
 _SHOWN = 10
@@ -21,7 +21,6 @@ def main() -> int:
     asked = _arguments()
     console = Console()
     if asked.kill_at or asked.schedules == 1:
-        be_quiet()
         verdict = run_schedule(asked.seed, Build(), asked.kill_at)
         console.print(verdict)
         return bool(verdict.findings)

@@ -1,6 +1,5 @@
 """Runs many schedules, side by side on all cores, and counts what they found."""
 
-import logging
 import multiprocessing
 from collections import Counter
 from collections.abc import Iterator
@@ -44,17 +43,8 @@ class Tally:
         self.findings += other.findings
 
 
-def be_quiet() -> None:
-    """Let no log line out: retries and gaps are what this is about."""
-    ours = logging.getLogger("rentroll.ingest")
-    ours.propagate = False
-    ours.setLevel(logging.WARNING)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-
-
 def run_random(first: int, count: int) -> Tally:
     """Schedules with faults of their own seed."""
-    be_quiet()
     tally = Tally()
     for seed in range(first, first + count):
         tally.count(f"--seed {seed} --schedules 1", run_schedule(seed))
@@ -63,7 +53,6 @@ def run_random(first: int, count: int) -> Tally:
 
 def sweep(seed: int, every: int = 1, build: Build | None = None) -> Tally:
     """One schedule again and again, with a kill -9 of its worker before each of its steps."""
-    be_quiet()
     build = build or Build()
     tally = Tally()
     whole = run_schedule(seed, build, _NEVER)

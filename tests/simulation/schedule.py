@@ -2,7 +2,8 @@
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,17 +116,12 @@ class Schedule:
             self._at(luck.randint(20, 200), lambda: self._produce(6))
 
     def run(self) -> Verdict:
-        log = logging.getLogger("rentroll.ingest")
-        log.addHandler(self._alarms)
-        try:
-            with self.universe:
-                try:
-                    self._run()
-                except Stuck:
-                    self.verdict.findings.append(f"stuck: {self._where()}")
-                self._judge(self._alarms.ranges)
-        finally:
-            log.removeHandler(self._alarms)
+        with _heard_only_by(self._alarms), self.universe:
+            try:
+                self._run()
+            except Stuck:
+                self.verdict.findings.append(f"stuck: {self._where()}")
+            self._judge(self._alarms.ranges)
         return self.verdict
 
     def _run(self) -> None:
@@ -288,6 +284,22 @@ class Schedule:
     def _where(self) -> str:
         logs = {place: (log.start, log.end) for place, log in self.broker.logs.items()}
         return f"logs {logs}, committed {self.broker.committed}, after {self.universe.time():.1f} s"
+
+
+@contextmanager
+def _heard_only_by(listener: logging.Handler) -> Iterator[None]:
+    """Retries and gaps are what a schedule is about: its lines go to the listener alone."""
+    ours, loops = logging.getLogger("rentroll.ingest"), logging.getLogger("asyncio")
+    before = ours.level, ours.propagate, loops.disabled
+    ours.addHandler(listener)
+    ours.setLevel(logging.WARNING)
+    ours.propagate, loops.disabled = False, True
+    try:
+        yield
+    finally:
+        ours.removeHandler(listener)
+        level, ours.propagate, loops.disabled = before
+        ours.setLevel(level)
 
 
 def run_schedule(seed: int, build: Build = _QUIET, crash_at: int | None = None) -> Verdict:

@@ -1,29 +1,15 @@
 """The sink under thousands of schedules: nothing lost, doubled or silent; planted faults found."""
 
-import logging
-from collections.abc import Iterator
-
 import pytest
 
 from tests.simulation.life import Build
-from tests.simulation.many import Tally, be_quiet, run_random, sweep
+from tests.simulation.many import Tally, run_random, sweep
 from tests.simulation.planted import PLANTED, Planted
 from tests.simulation.schedule import Schedule, run_schedule
 
 SCHEDULES = 800
 ENOUGH_TO_FIND_A_FAULT = 600
 MANY_STEPS_APART = 7
-
-
-@pytest.fixture(autouse=True)
-def loggers_as_before() -> Iterator[None]:
-    """Other tests read the lines that are of no interest here."""
-    loggers = [logging.getLogger(name) for name in ("rentroll.ingest", "asyncio")]
-    before = [(one, one.level, one.propagate) for one in loggers]
-    yield
-    for one, level, propagate in before:
-        one.setLevel(level)
-        one.propagate = propagate
 
 
 def test_no_schedule_loses_or_doubles_anything_or_gets_stuck() -> None:
@@ -42,7 +28,6 @@ def test_kill_at_any_step_loses_and_doubles_nothing() -> None:
 
 @pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.name)
 def test_planted_fault_is_found(planted: Planted) -> None:
-    be_quiet()
     for seed in range(ENOUGH_TO_FIND_A_FAULT):
         verdict = run_schedule(seed, planted.build)
         if any(finding.startswith(planted.word) for finding in verdict.findings):
@@ -51,8 +36,6 @@ def test_planted_fault_is_found(planted: Planted) -> None:
 
 
 def test_the_same_seed_is_the_same_schedule_step_by_step() -> None:
-    be_quiet()
-
     def trace(seed: int) -> tuple[int, float, list[tuple[str, int, int]]]:
         schedule = Schedule(seed)
         verdict = schedule.run()
@@ -63,7 +46,6 @@ def test_the_same_seed_is_the_same_schedule_step_by_step() -> None:
 
 
 def test_retention_that_passes_unread_records_is_said() -> None:
-    be_quiet()
     said = 0
     for seed in range(400):
         verdict = run_schedule(seed)

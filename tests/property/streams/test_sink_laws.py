@@ -14,7 +14,6 @@ from schemas.topics import USAGE
 from streams.clickhouse_sink import insert_token
 from streams.columns import gather
 from streams.decode import Decoded, by_table, decode
-from tests.simulation.many import be_quiet
 from tests.simulation.schedule import run_schedule
 from tests.support.events import OCTOBER_MS, HostScript
 
@@ -65,7 +64,6 @@ def as_bytes(tables: Sequence[pa.Table]) -> bytes:
 @settings(max_examples=25)
 def test_law_1_every_record_is_in_the_ledger_once_whatever_happens(seed: int) -> None:
     """Kills, retries, rebalances, copies and replays are drawn in `tests/simulation`."""
-    be_quiet()
     assert run_schedule(seed).findings == []
 
 
