@@ -56,7 +56,7 @@ layers: .venv/.dev ## Check who may import whom
 check: lint types layers ## Lint, types, import contracts, repo rules
 	@$(BIN)/pytest -q tests/repo
 test: check .venv/.s3 ## Everything CI runs
-	@$(BIN)/pytest --no-skips --hypothesis-profile=ci tests
+	@$(BIN)/pytest --no-skips --hypothesis-profile=ci --durations=30 tests
 test-engine-short: ## One test of the real engine for each terminal path, in about ten minutes
 	@$(MAKE) --no-print-directory test-engine ENGINE_ARGS='-m "not deep"'
 vllm: .venv/.runtime ## Install vLLM for CPUs, once per user (minutes, 3 GB)

@@ -14,6 +14,7 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from uuid import UUID
 
 import aiohttp
 from rich.console import Console
@@ -117,7 +118,7 @@ async def _drive(url: str, address: str, rate: int, seconds: int) -> tuple[list[
 
 def _settle(store: Engine, done: list[tuple[str, str]], start: int) -> None:
     month_ms = month_start_ms(now_ms())
-    sums = PartialSums(finished=[request for _, request in done])
+    sums = PartialSums(finished=[UUID(request).bytes for _, request in done])
     for tenant, _ in done:
         key = MonthKey(tenant, month_ms)
         sums.months[key] = sums.months.get(key, 0) + 100

@@ -53,12 +53,23 @@ class WorstCase:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tariff:
-    """Amount = sum of quantity times weight, over the divisor; 0 weighs what has no price."""
+class Tariff:
+    """Prices of `ESTIMATED_METERS` in one hour; 0 weighs what has no price, or is not billed.
+
+    `without_price` are the places of billed meters that no price is found for.
+    """
 
     weights: tuple[int, ...]
     divisor: int
     without_price: tuple[int, ...]
+
+    def amount_e9(self, quantities: Sequence[int]) -> int:
+        """The sum of quantity times weight, over the divisor, rounded up."""
+        return -(-sum(map(int.__mul__, quantities, self.weights)) // self.divisor)
+
+
+UNBILLED = Tariff(weights=(0,) * len(ESTIMATED_METERS), divisor=1, without_price=())
+"""Of requests whose outcome is not billed."""
 
 
 class Estimator:
@@ -70,7 +81,7 @@ class Estimator:
         self._index = PriceIndex(book)
         self._billed = {outcome for outcome, word in book.outcomes.items() if word == "billed"}
         self._meters = tuple(one for one in ESTIMATED_METERS if one in book.billed_meters)
-        self._tariffs: dict[tuple[Dimensions, int], _Tariff] = {}
+        self._tariffs: dict[tuple[Dimensions, int], Tariff] = {}
 
     def estimate(
         self, dimensions: Dimensions, at_ms: int, outcome: str, quantities: Sequence[int]
@@ -83,12 +94,15 @@ class Estimator:
             outcome: How it ended; most are billed, some are not.
             quantities: One for each of `ESTIMATED_METERS`.
         """
-        if outcome not in self._billed:
-            return Estimate(0, unpriced=False)
-        tariff = self._tariff(dimensions, at_ms - at_ms % MS_PER_HOUR)
-        scaled = sum(map(int.__mul__, quantities, tariff.weights))
+        tariff = self.tariff(dimensions, at_ms, outcome)
         unpriced = any(quantities[place] for place in tariff.without_price)
-        return Estimate(-(-scaled // tariff.divisor), unpriced)
+        return Estimate(tariff.amount_e9(quantities), unpriced)
+
+    def tariff(self, dimensions: Dimensions, at_ms: int, outcome: str) -> Tariff:
+        """What prices apply to requests of these dimensions, that hour and that outcome."""
+        if outcome not in self._billed:
+            return UNBILLED
+        return self._tariff(dimensions, at_ms - at_ms % MS_PER_HOUR)
 
     def worst_case_e9(self, asked: WorstCase, at_ms: int) -> int | None:
         """What a request may cost at most; None if no number of tokens bounds it.
@@ -109,7 +123,7 @@ class Estimator:
         )
         return sum(each)
 
-    def _tariff(self, dimensions: Dimensions, hour_ms: int) -> _Tariff:
+    def _tariff(self, dimensions: Dimensions, hour_ms: int) -> Tariff:
         known = self._tariffs.get((dimensions, hour_ms))
         if known is not None:
             return known
@@ -118,7 +132,7 @@ class Estimator:
         found = {meter: price for meter, price in prices.items() if price is not None}
         rates = {meter: _rate(price, hour_ms) for meter, price in found.items()}
         per = lcm(*(rate.per for rate in rates.values()))
-        tariff = _Tariff(
+        tariff = Tariff(
             weights=tuple(
                 rates[meter].e12 * (per // rates[meter].per) if meter in rates else 0
                 for meter in ESTIMATED_METERS

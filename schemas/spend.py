@@ -31,14 +31,14 @@ class MonthKey(NamedTuple):
 
 @dataclass(slots=True)
 class PartialSums:
-    """What a stretch of one partition adds; `finished` are the requests that it saw the end of.
+    """What a stretch of one partition adds; `finished` are the ids of the events counted.
 
     Values of `windows` are in the order of `MEASURES`.
     """
 
     windows: dict[WindowKey, list[int]] = field(default_factory=dict)
     months: dict[MonthKey, int] = field(default_factory=dict)
-    finished: list[str] = field(default_factory=list)
+    finished: list[bytes] = field(default_factory=list)
 
     def add(self, other: "PartialSums") -> None:
         """Take over what comes after in the same partition."""

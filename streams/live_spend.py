@@ -23,7 +23,7 @@ from schemas.estimates import Estimator
 from schemas.spend import PartialSums
 from schemas.tables import USAGE_EVENTS
 from streams.decode import decode
-from streams.live_windows import RecentIds, fold, live_events
+from streams.live_windows import RecentIds, fold
 from streams.patience import NotNowError, Result, patiently
 from streams.record_batch import RecordBatch
 from streams.settings import StreamSettings
@@ -190,7 +190,7 @@ class LiveSpend:
         usage = decode(*place, offsets, values).tables.get(USAGE_EVENTS)
         if usage is None:
             return PartialSums()
-        return fold(live_events(usage), state.end, state.recent, self._estimator())
+        return fold(usage, state.end, state.recent, self._estimator())
 
     async def _go_to(self, place: Place, state: _Summing, batch: RecordBatch) -> None:
         """A batch from elsewhere: fetch from where it is wanted, unless that was just asked for."""

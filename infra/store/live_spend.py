@@ -7,6 +7,7 @@ transaction in which that partition's offset moves: whoever is killed in between
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Table, delete, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -59,7 +60,7 @@ def add_stretches(store: Engine, stretches: Sequence[Stretch]) -> None:
         for one in ordered:
             add_to_windows(connection, one.partition, one.sums.windows)
             add_to_months(connection, one.partition, one.sums.months)
-        let_go(connection, [request for one in ordered for request in one.sums.finished])
+        let_go(connection, [event for one in ordered for event in one.sums.finished])
 
 
 def add_to_windows(
@@ -77,12 +78,12 @@ def add_to_months(connection: Connection, partition: int, months: Mapping[MonthK
     _add(connection, live_tenant_months, key, ("amount_e9",), rows)
 
 
-def let_go(connection: Connection, requests: Sequence[str]) -> None:
-    """Forget the holds of requests whose cost is in the sums now."""
+def let_go(connection: Connection, events: Sequence[bytes]) -> None:
+    """Forget the holds of requests whose cost is in the sums now: those that the events end."""
     if connection.execute(select(admission_holds.c.request).limit(1)).first() is None:
         return
-    for first in range(0, len(requests), _REQUESTS_AT_ONCE):
-        some = requests[first : first + _REQUESTS_AT_ONCE]
+    for first in range(0, len(events), _REQUESTS_AT_ONCE):
+        some = [str(UUID(bytes=one)) for one in events[first : first + _REQUESTS_AT_ONCE]]
         connection.execute(delete(admission_holds).where(admission_holds.c.request.in_(some)))
 
 

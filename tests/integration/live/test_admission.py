@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import aiohttp
 import pytest
@@ -52,7 +53,9 @@ def held(store: Engine) -> int:
 def settle(store: Engine, requests: list[str], amount_e9: int, start: int) -> None:
     """What live spend commits when the events of these requests have come."""
     month = MonthKey("acme", month_start_ms(now_ms()))
-    sums = PartialSums(months={month: amount_e9 * len(requests)}, finished=requests)
+    sums = PartialSums(
+        months={month: amount_e9 * len(requests)}, finished=[UUID(one).bytes for one in requests]
+    )
     add_stretches(store, [Stretch("usage.v1", 0, start, start + len(requests), sums)])
 
 
