@@ -43,6 +43,7 @@ COMMAND_MODULES = (
     "rentroll.billing_commands",
     "rentroll.invoice_commands",
     "rentroll.proof_commands",
+    "rentroll.audit_commands",
     "rentroll.demo_command",
 )
 
