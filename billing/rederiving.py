@@ -25,7 +25,6 @@ from schemas.prices import PriceBook
 
 Culprit = Literal[
     "event", "rows", "run", "proof", "price book", "code version", "rating", "rounding", "invoice",
-    "Stripe",
 ]  # fmt: skip
 
 

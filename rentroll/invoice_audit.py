@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -19,12 +20,13 @@ from billing.rederiving import (
 from infra.clickhouse.client import Client
 from infra.store.runs import RecordedRun
 from schemas.billing import HourlyUsage, Invoice
-from schemas.errors import ContractError
+from schemas.errors import ConservationError, ContractError
 from schemas.periods import hour_text, parse_period
 from schemas.prices import PriceBook
 from schemas.proofs import ProvenHour, events_root
 from schemas.tables import ROLLUP_KEY, ROLLUP_MEASURES
 from schemas.units import MS_PER_S
+from schemas.usage import OUTCOMES
 from streams.replay import Replay
 from streams.replay_reading import ReplaySource
 from streams.rollup import RULES_VERSION, hour_at
@@ -241,12 +243,18 @@ def _derived(
 def _usage(tenant: str, runs: Mapping[int, RecordedRun], hours: Hours) -> Iterator[HourlyUsage]:
     for hour, one in hours.items():
         for key, measures in one.rows.items():
+            dimensions: dict[str, Any] = dict(zip(_KEYS, key, strict=True))
             quantities = dict(zip(ROLLUP_MEASURES, measures, strict=True))
+            if dimensions["outcome"] not in OUTCOMES:
+                raise ConservationError(
+                    f"{tenant} {hour_text(hour)} has outcome {dimensions['outcome']!r}, which no"
+                    " price book can know"
+                )
             yield HourlyUsage(
                 hour=hour_at(hour),
                 run_id=runs[hour].header.run_id,
                 tenant=tenant,
-                **dict(zip(_KEYS, key, strict=True)),
+                **dimensions,
                 requests=quantities["requests"],
                 quantities=quantities,
             )

@@ -1,6 +1,7 @@
 """`rentroll audit invoice`: identical, or what was changed, by name: each fault planted by hand."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from streams.settings import StreamSettings
 from tests.support.archives import archive_of
 from tests.support.billing_examples import OCTOBER, book_of, unit_price
 from tests.support.closing import Books
+from tests.support.command_line import Rentroll
 from tests.support.events import HOUR_MS, OCTOBER_MS, HostScript, Record
 from tests.support.ledger import LedgerWriter
 from tests.support.published_usage import ledger as ledger_of
@@ -353,3 +355,32 @@ def test_run_that_the_store_lost_is_named(books: Books) -> None:
         connection.execute(rollup_runs.delete())
     found = different(audited(books))
     assert (found.culprit, found.where) == ("run", "the store")
+
+
+def test_command_says_identical_and_ends_with_one_at_a_difference(
+    books: Books, records: list[Record], clickhouse_url: str, tmp_path: Path
+) -> None:
+    archive_of(tmp_path / "archive", records)
+    rentroll = Rentroll(
+        {
+            **os.environ,
+            "RENTROLL_CLICKHOUSE_URL": clickhouse_url,
+            "RENTROLL_CLICKHOUSE_DATABASE": str(books.client.database),
+            "RENTROLL_STORE_URL": str(books.store.url),
+            "RENTROLL_KAFKA_BOOTSTRAP": "127.0.0.1:1",
+            "RENTROLL_STRIPE_API_KEY": "sk_test_unused",
+            "RENTROLL_HOME": str(tmp_path),
+        }
+    )
+    named = ("audit", "invoice", "acme", "--period", "2026-10")
+    for witness in ("ledger", "archive"):
+        said = rentroll.run(*named, "--from", witness)
+        assert said.returncode == 0, said.stderr
+        assert f"events in the {witness}: 6 events in 3 hours make 2 lines, USD 1.14" in said.stdout
+    set_body(books, total_minor=115)
+    said = rentroll.run("audit", "invoice", acme_id(books)[:12])
+    assert said.returncode == 1
+    assert "first the invoice: total_minor" in said.stdout
+    assert "stored:  115\n  derived: 114" in said.stdout
+    said = rentroll.run("audit", "invoice", "nobody", "--period", "2026-10")
+    assert (said.returncode, "0 invoices of nobody 2026-10" in said.stderr) == (1, True)
