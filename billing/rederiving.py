@@ -1,7 +1,6 @@
 """Derives an invoice again from hourly usage, and names the first thing that comes out otherwise.
 
-Pure but for reading the stored invoice and its book: where the usage comes from (the events, the
-published rows, an archive) is the caller's.
+Where the usage comes from (the events, the published rows, an archive) is the caller's.
 """
 
 import json
