@@ -44,6 +44,7 @@ COMMAND_MODULES = (
     "rentroll.invoice_commands",
     "rentroll.proof_commands",
     "rentroll.audit_commands",
+    "rentroll.reconcile_command",
     "rentroll.demo_command",
 )
 
