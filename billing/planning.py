@@ -18,7 +18,7 @@ from billing.published_runs import proof_of, refuse_other_rows, runs_in_force
 from billing.rating import rate
 from billing.settings import BillingSettings
 from billing.sql_rating import SecondRating, rate_in_ledger
-from billing.usage_reader import read_proven_hours, read_usage, rows_per_run
+from billing.usage_reader import read_proven_hours, read_usage, rows_per_run, unproven_tenants
 from billing.wording import unpriced_text
 from infra.clickhouse.client import Client
 from infra.store.hours import period_problems
@@ -32,6 +32,7 @@ from schemas.proofs import events_root
 from schemas.units import NS_PER_MS
 
 PROBLEMS_SHOWN_MAX = 10
+UNPROVEN_HOURS_SHOWN_MAX = 3
 USAGE_IS_GONE = "none of the usage that it was planned from is in force any more"
 
 
@@ -60,7 +61,8 @@ def plan_period(
     gets an invoice too: what becomes of it is decided where it is issued.
 
     Raises:
-        PeriodNotReadyError: Unless every hour of the period is published; the message lists them.
+        PeriodNotReadyError: Unless every hour of the period is published, with what proofs are
+            made of; the message lists them.
         ConservationError: If the ledger's rows are not those of the published runs, or its own
             rating of them differs.
         InvoiceHeldError: If tenants' invoices were begun from other usage or prices; all others
@@ -91,12 +93,40 @@ def refuse_unready_period(store: Engine, period: Period) -> None:
         )
 
 
+def refuse_unproven_hours(ledger: Client, period: Period) -> None:
+    """Raise `PeriodNotReadyError` unless what proofs are made of holds every tenant's usage.
+
+    A ledger from before proofs, or one that lost them, would give invoices the root of nothing.
+    """
+    unproven = unproven_tenants(
+        ledger,
+        period,
+        tenants_max=PROBLEMS_SHOWN_MAX + 1,
+        hours_max=UNPROVEN_HOURS_SHOWN_MAX,
+    )
+    if not unproven:
+        return
+    shown = [
+        f"{one.tenant} {', '.join(f'{hour:%Y-%m-%dT%H:%MZ}' for hour in one.first)}"
+        + (f" and {one.hours - len(one.first)} more hours" if one.hours > len(one.first) else "")
+        for one in unproven[:PROBLEMS_SHOWN_MAX]
+    ]
+    if len(unproven) > PROBLEMS_SHOWN_MAX:
+        shown.append("and more tenants")
+    raise PeriodNotReadyError(
+        f"{period.name} is not ready: run_tenants, which proofs are made of, does not hold the"
+        f" usage of {'; '.join(shown)}. `rentroll close --period {period.name}` writes what is"
+        " missing"
+    )
+
+
 def _drafts(
     ledger: Client, store: Engine, period: Period, book: PriceBook, *, block_rows: int
 ) -> Iterator[Draft]:
     """One draft per tenant with usage; then one for each whose usage is no longer there."""
     headers = runs_in_force(store, period)
     refuse_other_rows(headers, rows_per_run(ledger, period))
+    refuse_unproven_hours(ledger, period)
     second = rate_in_ledger(ledger, book, period)
     proven = read_proven_hours(ledger, period)
     with_usage: set[str] = set()

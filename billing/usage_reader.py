@@ -1,6 +1,8 @@
 """Reads published hourly usage from ClickHouse in blocks; all that billing asks of the ledger."""
 
 from collections.abc import Generator
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, get_args
 
 from infra.clickhouse.client import Client
@@ -23,6 +25,18 @@ _DIMENSIONS = (
     "outcome",
 )
 _IN_PERIOD = "hour >= {start:DateTime('UTC')} AND hour < {end:DateTime('UTC')}"
+_IN_FORCE = (
+    "(hour, run_id) IN (SELECT hour, argMax(run_id, position) FROM rollup_runs FINAL GROUP BY hour)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class UnprovenTenant:
+    """Hours of a tenant that are rolled up and of which the leaves of proofs say otherwise."""
+
+    tenant: str
+    hours: int
+    first: tuple[datetime, ...]
 
 
 def read_usage(
@@ -72,8 +86,7 @@ def read_proven_hours(ledger: Client, period: Period) -> dict[str, list[ProvenHo
     """By tenant its hours with usage, of the runs in force, in order of time."""
     found = ledger.query(
         "SELECT tenant, toUnixTimestamp(hour) * 1000, events, toString(digest)"  # noqa: S608
-        f" FROM run_tenants FINAL WHERE {_IN_PERIOD} AND (hour, run_id) IN"
-        " (SELECT hour, argMax(run_id, position) FROM rollup_runs FINAL GROUP BY hour)"
+        f" FROM run_tenants FINAL WHERE {_IN_PERIOD} AND {_IN_FORCE}"
         " ORDER BY tenant, hour",
         parameters=_bounds(period),
     )
@@ -81,6 +94,36 @@ def read_proven_hours(ledger: Client, period: Period) -> dict[str, list[ProvenHo
     for tenant, *hour in found.result_rows:
         hours.setdefault(tenant, []).append(_proven(*hour))
     return hours
+
+
+def unproven_tenants(
+    ledger: Client, period: Period, *, tenants_max: int, hours_max: int
+) -> list[UnprovenTenant]:
+    """Tenants whose rolled-up hours and leaves of proofs differ, of the runs in force.
+
+    An hour differs if only one of the two has it, or if they count other requests in it.
+
+    Args:
+        ledger: A client on the ledger's database.
+        period: Its hours are compared.
+        tenants_max: At most this many are listed, in order.
+        hours_max: Of each at most this many hours, the first ones.
+    """
+    found = ledger.query(
+        "SELECT tenant, count(), arraySlice(arraySort(groupArray(hour)), 1, {most:UInt32})"  # noqa: S608
+        " FROM (SELECT tenant, hour FROM"
+        " (SELECT tenant, hour, 1 AS side, toInt64(sum(requests)) AS counted FROM usage_hourly"
+        f" WHERE {_IN_PERIOD} GROUP BY tenant, hour"
+        " UNION ALL SELECT tenant, hour, -1, -toInt64(sum(requests)) FROM run_tenants FINAL"
+        f" WHERE {_IN_PERIOD} AND {_IN_FORCE} GROUP BY tenant, hour)"
+        " GROUP BY tenant, hour HAVING sum(side) != 0 OR sum(counted) != 0)"
+        " GROUP BY tenant ORDER BY tenant LIMIT {tenants:UInt32}",
+        parameters=_bounds(period) | {"most": hours_max, "tenants": tenants_max},
+    )
+    return [
+        UnprovenTenant(tenant, int(hours), tuple(first))
+        for tenant, hours, first in found.result_rows
+    ]
 
 
 def read_hours_of(ledger: Client, period: Period, invoice: Invoice) -> list[ProvenHour]:

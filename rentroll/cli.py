@@ -43,6 +43,8 @@ COMMAND_MODULES = (
     "rentroll.billing_commands",
     "rentroll.invoice_commands",
     "rentroll.proof_commands",
+    "rentroll.audit_commands",
+    "rentroll.reconcile_command",
     "rentroll.demo_command",
 )
 

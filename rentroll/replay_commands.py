@@ -107,7 +107,9 @@ def _replayed(
     settings, ledger = StreamSettings(), endpoints.clickhouse_database
     target = ReplayTarget(endpoints.clickhouse_url, into or f"{ledger}_scratch", ledger)
     run = Replay(target, store, settings, progress)
-    source = _archive(settings) if origin is Origin.ARCHIVE else _kafka(endpoints, settings)
+    source = (
+        archive_source(settings) if origin is Origin.ARCHIVE else log_source(endpoints, settings)
+    )
     run.prepare()
     try:
         return run.hours(source, period)
@@ -125,11 +127,12 @@ def _rebuilt(
 
     settings, ledger = StreamSettings(), endpoints.clickhouse_database
     target = ReplayTarget(endpoints.clickhouse_url, into or f"{ledger}_scratch", ledger)
-    sources = Sources(_archive(settings), _kafka(endpoints, settings))
+    sources = Sources(archive_source(settings), log_source(endpoints, settings))
     return rebuild(target, store, sources, settings, progress)
 
 
-def _archive(settings: "StreamSettings") -> "ArchiveSource":
+def archive_source(settings: "StreamSettings") -> "ArchiveSource":
+    """The archive that the settings name, else the one in this folder's home."""
     from infra.objects.opening import open_objects
     from infra.settings import InfraSettings
     from streams.archive import Archive
@@ -139,7 +142,8 @@ def _archive(settings: "StreamSettings") -> "ArchiveSource":
     return ArchiveSource(Archive(open_objects(url)), settings.replay_rows)
 
 
-def _kafka(endpoints: "Endpoints", settings: "StreamSettings") -> "KafkaSource":
+def log_source(endpoints: "Endpoints", settings: "StreamSettings") -> "KafkaSource":
+    """The log itself."""
     from streams.replay_reading import KafkaSource
 
     return KafkaSource(endpoints.kafka_bootstrap, settings.replay_rows, settings.ingest_fetch_bytes)

@@ -120,6 +120,14 @@ class Replay:
         runs = in_force(self._store, period)
         if not runs:
             raise IngestError(f"no hour of {period.name} has a published run to compare with")
+        return self.runs(source, runs)
+
+    def runs(self, source: ReplaySource, runs: Mapping[int, RecordedRun]) -> Replayed:
+        """Replay some runs, one of an hour (in ms since the epoch), in force or not.
+
+        Raises:
+            IngestError: If the source does not reach so far.
+        """
         until = furthest(run.header.offsets for run in runs.values())
         source.demand(until)
         small = {place: end for place, end in until.items() if place[0] in WHOLE_TOPICS}

@@ -13,6 +13,7 @@ from infra.clickhouse.migrate import migrate
 from infra.store.hours import HourDecision, record_hours
 from infra.store.runs import RunHeader, record_run
 from schemas.billing import HourlyUsage
+from schemas.ids import content_hash, digest_of_hashes
 from schemas.periods import Period
 from schemas.tables import ROLLUP_KEY, ROLLUP_MEASURES
 
@@ -31,7 +32,7 @@ def ledger(url: str, name: str) -> Iterator[Client]:
 
 def empty_ledger(client: Client) -> None:
     """Take out what a test before has published."""
-    for table in ("usage_hourly_runs", "rollup_runs"):
+    for table in ("usage_hourly_runs", "run_tenants", "rollup_runs"):
         client.command(f"TRUNCATE TABLE {table} SYNC")
 
 
@@ -60,6 +61,11 @@ def publish_run(
             [_row(row, run_id) for row in used],
             column_names=[*ROLLUP_KEY, *ROLLUP_MEASURES],
         )
+        client.insert(
+            "run_tenants",
+            list(_tenants(used, hour, run_id)),
+            column_names=["hour", "run_id", "tenant", "requests", "events", "digest"],
+        )
     client.insert(
         "rollup_runs",
         [[hour, run_id, position, header.digest, header.offsets, header.events, header.rows, hour]],
@@ -80,6 +86,16 @@ def publish_period(
     for hour, used in by_hour.items():
         publish_run(client, store, hour, used)
     record_hours(store, [HourDecision(hour, "published", "", 1) for hour in period.hours()])
+
+
+def _tenants(used: list[HourlyUsage], hour: datetime, run_id: str) -> Iterator[list[object]]:
+    """What each tenant had: its requests, and a digest over hashes of its rows as its events."""
+    for tenant in sorted({row.tenant for row in used}):
+        mine = [row for row in used if row.tenant == tenant]
+        requests = sum(row.requests for row in mine)
+        contents = (repr((row.hour, _row(row, "")[2:])).encode() for row in mine)
+        digest = digest_of_hashes(content_hash(content) for content in contents)
+        yield [hour, run_id, tenant, requests, requests, digest]
 
 
 def _row(row: HourlyUsage, run_id: str) -> list[object]:

@@ -297,6 +297,40 @@ def test_ledger_that_lost_rows_of_a_run_is_refused(ledger: Client, store: Engine
     assert rows(store) == []
 
 
+@pytest.mark.parametrize(
+    ("lost", "named"),
+    [
+        ("DELETE WHERE tenant = 'acme'", "acme 2026-10-01T00:00Z, 2026-10-31T23:00Z"),
+        ("DELETE WHERE 1", "acme 2026-10-01T00:00Z, 2026-10-31T23:00Z; globex 2026-10-01T05:00Z"),
+        ("UPDATE requests = requests + 1 WHERE tenant = 'globex'", "globex 2026-10-01T05:00Z"),
+        ("UPDATE tenant = 'acme' WHERE tenant = 'globex'", "acme 2026-10-01T05:00Z; globex"),
+    ],
+)
+def test_period_whose_proofs_do_not_hold_its_usage_is_refused(
+    ledger: Client, store: Engine, lost: str, named: str
+) -> None:
+    publish_period(ledger, store, OCTOBER, TWO_TENANTS)
+    if "tenant = 'acme' WHERE" in lost:  # a key column: cannot be updated in place
+        copied = "hour, run_id, 'acme', requests, events, digest"
+        ledger.command(
+            f"INSERT INTO run_tenants SELECT {copied} FROM run_tenants WHERE tenant = 'globex'"
+        )
+        lost = "DELETE WHERE tenant = 'globex'"
+    ledger.command(f"ALTER TABLE run_tenants {lost} SETTINGS mutations_sync = 2")
+    with pytest.raises(PeriodNotReadyError) as refused:
+        plan(ledger, store)
+    assert f"does not hold the usage of {named}" in str(refused.value)
+    assert "`rentroll close --period 2026-10` writes what is missing" in str(refused.value)
+    assert rows(store) == []
+
+
+def test_many_unproven_hours_are_named_by_the_first_of_them(ledger: Client, store: Engine) -> None:
+    publish_period(ledger, store, OCTOBER, [usage(hour) for hour in range(5, 15)])
+    ledger.command("TRUNCATE TABLE run_tenants SYNC")
+    with pytest.raises(PeriodNotReadyError, match=r"acme 2026-10-01T05:00Z.* and 7 more hours"):
+        plan(ledger, store)
+
+
 def test_usage_streams_in_blocks_in_the_order_of_tenants(ledger: Client, store: Engine) -> None:
     used = [
         usage(hour, tenant=tenant, quantities={INPUT: hour})
