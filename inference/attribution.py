@@ -91,15 +91,18 @@ def attention_pairs(tokens: int, computed: int) -> int:
     return tokens * computed + tokens * (tokens + 1) // 2
 
 
+def attention_pairs_of(tokens: Sequence[int], reads: Sequence[int]) -> list[int]:
+    """`attention_pairs` of every request of one pass, from the `kv_tokens_read` of it."""
+    # n*c + n*(n+1)/2, written with r = c + n.
+    return [r if n == 1 else n * r - n * (n - 1) // 2 for n, r in zip(tokens, reads, strict=True)]
+
+
 def reads_and_pairs(step: StepWork) -> tuple[list[int], list[int]]:
     """`kv_tokens_read` and `attention_pairs` of every request; of one pass without the calls."""
     passes, tokens, computed = step
     if passes == 1:
         reads = list(map(add, computed, tokens))
-        # n*c + n*(n+1)/2, written with r = c + n.
-        return reads, [
-            r if n == 1 else n * r - n * (n - 1) // 2 for n, r in zip(tokens, reads, strict=True)
-        ]
+        return reads, attention_pairs_of(tokens, reads)
     both = list(zip(tokens, computed, strict=True))
     return (
         [kv_tokens_read(passes, chunk, before) for chunk, before in both],

@@ -183,7 +183,7 @@ class StepInFlight:
         self.requests = requests
         self.work = work
         self.opens = opens
-        self.told: list[tuple[int, int, int]] = []
+        self.told: Sequence[tuple[int, int, int]] = ()
 
 
 def check_interval(interval: Interval) -> None:

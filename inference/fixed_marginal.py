@@ -38,7 +38,13 @@ from math import gcd
 from operator import add
 from typing import NamedTuple, Self
 
-from inference.attribution import EngineProfile, Line, StepWork, reads_and_pairs
+from inference.attribution import (
+    EngineProfile,
+    Line,
+    StepWork,
+    attention_pairs_of,
+    reads_and_pairs,
+)
 from schemas.units import NS_PER_S
 
 LARGEST = 4
@@ -159,15 +165,17 @@ class FixedMarginal2:
             ends = list(map(add, computed, tokens))
             if costs.surely_reads_longer(tokens, ends):
                 return Line(fixed, each, ends)
-        return _off_line(costs, step)
+            return _off_line(costs, step, ends, attention_pairs_of(tokens, ends))
+        return _off_line(costs, step, *reads_and_pairs(step))
 
 
-def _off_line(costs: _Costs, step: StepWork) -> list[int]:
+def _off_line(
+    costs: _Costs, step: StepWork, reads: Sequence[int], pairs: Sequence[int]
+) -> list[int]:
     """The weights of a step some of whose groups may compute longer than they read."""
     profile, passes, tokens = costs.profile, step.passes, step.tokens
     fixed_bytes, weights = passes * costs.fixed_bytes, passes * costs.weights
     reading, per_token, per_pair = costs.reading, costs.per_token, costs.per_pair
-    reads, pairs = reads_and_pairs(step)
     read = [reading * one for one in reads]
     surplus = [
         per_token * chunk + per_pair * pair - less
