@@ -25,7 +25,7 @@ The rule
 to be compared with, and for tenants whose contract says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from operator import add
 from typing import NamedTuple, Protocol
@@ -91,13 +91,18 @@ def attention_pairs(tokens: int, computed: int) -> int:
     return tokens * computed + tokens * (tokens + 1) // 2
 
 
+def attention_pairs_of(tokens: Sequence[int], reads: Sequence[int]) -> list[int]:
+    """`attention_pairs` of every request of one pass, from the `kv_tokens_read` of it."""
+    # n*c + n*(n+1)/2, written with r = c + n.
+    return [r if n == 1 else n * r - n * (n - 1) // 2 for n, r in zip(tokens, reads, strict=True)]
+
+
 def reads_and_pairs(step: StepWork) -> tuple[list[int], list[int]]:
     """`kv_tokens_read` and `attention_pairs` of every request; of one pass without the calls."""
     passes, tokens, computed = step
     if passes == 1:
         reads = list(map(add, computed, tokens))
-        # n*c + n*(n+1)/2, written with r = c + n.
-        return reads, [n * r - n * (n - 1) // 2 for n, r in zip(tokens, reads, strict=True)]
+        return reads, attention_pairs_of(tokens, reads)
     both = list(zip(tokens, computed, strict=True))
     return (
         [kv_tokens_read(passes, chunk, before) for chunk, before in both],
@@ -221,11 +226,14 @@ def attribute(
     if len(requests) == 1:
         return [total_ns]
     # Of a model most of whose steps have their weights on a line.
-    line_of = getattr(model, "line", None)
-    line: Line | None = None if line_of is None else line_of(profile, step)
-    if line is not None and total_ns > 0:
-        return split_line(total_ns, line, requests)
-    return split(total_ns, model.weights(profile, gpus, total_ns, step), requests)
+    weigh: Callable[[EngineProfile, StepWork], Line | list[int]] | None
+    weigh = getattr(model, "weigh", None)
+    if weigh is None:
+        return split(total_ns, model.weights(profile, gpus, total_ns, step), requests)
+    weights = weigh(profile, step)
+    if isinstance(weights, Line):
+        return split_line(total_ns, weights, requests)
+    return split(total_ns, weights, requests)
 
 
 def split(total: int, weights: Sequence[int], ties: Sequence[str]) -> list[int]:
@@ -251,7 +259,7 @@ def split_line(total: int, line: Line, ties: Sequence[str]) -> list[int]:
     """
     base, each, contexts = line
     whole_weight = len(contexts) * base + each * sum(contexts)
-    if whole_weight <= 0:
+    if total <= 0 or whole_weight <= 0:
         return apportion(total, line.weights(), ties)
     base, each = total * base, total * each
     both = [divmod(base + each * context, whole_weight) for context in contexts]
@@ -262,10 +270,11 @@ def _round_up_largest(
     total: int, both: Sequence[tuple[int, int]], ties: Sequence[str]
 ) -> list[int]:
     """Parts of (rounded down, remainder), one more for as many as it takes to be `total`."""
-    floors, remainders = zip(*both, strict=True)
-    left = total - sum(floors)
+    parts = [part for part, _ in both]
+    left = total - sum(parts)
     if not left:
-        return list(floors)
+        return parts
+    remainders = [remainder for _, remainder in both]
     # Fewer are left than there are parts, so the largest that gets nothing has a place.
     ranked = sorted(remainders)
     least = ranked[-left]

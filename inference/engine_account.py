@@ -160,17 +160,16 @@ class UnaddedSteps:
 
     def add(self) -> None:
         """Add what there is."""
-        if not self._shares:
+        steps = len(self._shares)
+        if not steps:
             return
-        columns = zip(
-            self._opens,
-            map(sum, zip(*self._shares, strict=True)),
-            map(sum, zip(*self._tokens, strict=True)),
-            strict=True,
-        )
-        for one, share, tokens in columns:
+        shares, tokens = self._shares[0], self._tokens[0]
+        if steps > 1:
+            shares = list(map(sum, zip(*self._shares, strict=True)))
+            tokens = list(map(sum, zip(*self._tokens, strict=True)))
+        for one, share, computed in zip(self._opens, shares, tokens, strict=True):
             one.gpu_ns += share
-            one.decode += tokens
+            one.decode += computed
         self._shares.clear()
         self._tokens.clear()
 
@@ -184,7 +183,7 @@ class StepInFlight:
         self.requests = requests
         self.work = work
         self.opens = opens
-        self.told: list[tuple[int, int, int]] = []
+        self.told: Sequence[tuple[int, int, int]] = ()
 
 
 def check_interval(interval: Interval) -> None:

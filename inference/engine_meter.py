@@ -214,11 +214,12 @@ class EngineMeter:
 
     def _begin(self, step: StepInFlight, now_ns: int) -> None:
         """Tell prompt and recomputed tokens from decoding ones, for those that may have both."""
-        columns = zip(step.requests, step.opens, step.work.tokens, step.work.computed, strict=True)
-        for index, (request, one, tokens, computed) in enumerate(columns):
-            if request in self._beginning:
-                prefill, recomputed = one.begin(tokens, computed, now_ns)
-                step.told.append((index, prefill, recomputed))
+        tokens, computed, beginning = step.work.tokens, step.work.computed, self._beginning
+        step.told = [
+            (index, *step.opens[index].begin(tokens[index], computed[index], now_ns))
+            for index, request in enumerate(step.requests)
+            if request in beginning
+        ]
 
     def _is_in_flight(self, request: str) -> bool:
         return any(request in step.requests for step in self._steps)

@@ -38,7 +38,13 @@ from math import gcd
 from operator import add
 from typing import NamedTuple, Self
 
-from inference.attribution import EngineProfile, Line, StepWork, reads_and_pairs
+from inference.attribution import (
+    EngineProfile,
+    Line,
+    StepWork,
+    attention_pairs_of,
+    reads_and_pairs,
+)
 from schemas.units import NS_PER_S
 
 LARGEST = 4
@@ -53,29 +59,39 @@ class _Costs(NamedTuple):
     Attributes:
         profile: Whose costs these are.
         fixed_bytes: Reading the weights, and the bytes that could be read during the overhead.
+        shared_bytes: A common divisor of the former and of a token's KV cache.
         weights: Time to read the weights.
         reading: Time to read a token of context.
         per_token: Time to compute a token, but for its context.
         per_pair: Time to compute a token's look at another.
+        few: So many requests with one token per pass read longer, whatever their contexts are.
     """
 
     profile: EngineProfile
     fixed_bytes: int
+    shared_bytes: int
     weights: int
     reading: int
     per_token: int
     per_pair: int
+    few: int
 
     @classmethod
     def of(cls, profile: EngineProfile) -> Self:
         bandwidth, peak = profile.bandwidth_bytes_per_s, profile.peak_flops_per_s
+        fixed_bytes = profile.weight_bytes + profile.pass_overhead_ns * bandwidth // NS_PER_S
+        weights, per_token = profile.weight_bytes * peak, profile.flops_per_token * bandwidth
+        reading = profile.kv_bytes_per_token * peak
+        per_pair = profile.attention_flops * bandwidth
         return cls(
             profile,
-            profile.weight_bytes + profile.pass_overhead_ns * bandwidth // NS_PER_S,
-            profile.weight_bytes * peak,
-            profile.kv_bytes_per_token * peak,
-            profile.flops_per_token * bandwidth,
-            profile.attention_flops * bandwidth,
+            fixed_bytes,
+            gcd(fixed_bytes, profile.kv_bytes_per_token),
+            weights,
+            reading,
+            per_token,
+            per_pair,
+            weights // per_token if reading > per_pair else 0,
         )
 
     def reads_longer(self, passes: int, computed: Sequence[int]) -> bool:
@@ -102,7 +118,9 @@ class _Costs(NamedTuple):
             ends: Its context behind them.
         """
         saved = self.reading - self.per_pair
-        if saved <= 0:
+        longest = max(tokens)
+        ahead = self.per_token * longest - self.reading * ends[tokens.index(longest)]
+        if saved <= 0 or ahead > self.weights:
             return False
         chunks = [(n, end) for n, end in zip(tokens, ends, strict=True) if n != 1]
         surplus = (len(tokens) - len(chunks)) * max(self.per_token - saved, 0)
@@ -126,52 +144,48 @@ class FixedMarginal2:
     ) -> list[int]:
         """Shares do not depend on how long the step took: the model is about proportions."""
         del gpus, total_ns
-        line = self.line(profile, step)
-        if line is not None:
-            return line.weights()
-        passes, tokens, _ = step
-        costs = self._costs_of(profile)
-        fixed_bytes, weights = passes * costs.fixed_bytes, passes * costs.weights
-        each = len(tokens) * profile.kv_bytes_per_token
-        reads, pairs = reads_and_pairs(step)
-        read = [costs.reading * one for one in reads]
-        surplus = [
-            costs.per_token * chunk + costs.per_pair * pair - less
-            for chunk, pair, less in zip(tokens, pairs, read, strict=True)
-        ]
-        calculating = [one for one in surplus if one > 0]
-        if sum(calculating) <= weights:
-            return [fixed_bytes + each * one for one in reads]
-        return _mixed(fixed_bytes * profile.peak_flops_per_s, weights, read, surplus, calculating)
+        weights = self.weigh(profile, step)
+        return weights.weights() if isinstance(weights, Line) else weights
 
-    def line(self, profile: EngineProfile, step: StepWork) -> Line | None:
-        """The weights of a step in which it shows at once that everyone pays what they read."""
+    def weigh(self, profile: EngineProfile, step: StepWork) -> Line | list[int]:
+        """The weights; as a line where it shows at once that everyone pays what they read."""
         passes, tokens, computed = step
-        costs = self._costs_of(profile)
-        count = len(tokens)
-        fixed_bytes = passes * costs.fixed_bytes
-        each = count * profile.kv_bytes_per_token
-        if tokens.count(passes) == count:
-            if costs.reads_longer(passes, computed):
-                grown = each * (passes * (passes + 1) // 2)
-                return _line(fixed_bytes + grown, each * passes, computed)
-        elif passes == 1:
-            ends = list(map(add, computed, tokens))
-            if costs.surely_reads_longer(tokens, ends):
-                return _line(fixed_bytes, each, ends)
-        return None
-
-    def _costs_of(self, profile: EngineProfile) -> _Costs:
         costs = self._costs
         if costs is None or costs.profile is not profile:
             costs = self._costs = _Costs.of(profile)
-        return costs
+        count = len(tokens)
+        # Both are divided by what they share, here and below: smaller numbers are divided faster.
+        fixed = costs.fixed_bytes // costs.shared_bytes
+        each = count * (profile.kv_bytes_per_token // costs.shared_bytes)
+        if tokens.count(passes) == count:
+            if count <= costs.few or costs.reads_longer(passes, computed):
+                # passes*fixed + each*(passes*computed + passes*(passes+1)/2), times 2/passes
+                return Line(2 * fixed + each * (passes + 1), 2 * each, computed)
+        elif passes == 1:
+            ends = list(map(add, computed, tokens))
+            if costs.surely_reads_longer(tokens, ends):
+                return Line(fixed, each, ends)
+            return _off_line(costs, step, ends, attention_pairs_of(tokens, ends))
+        return _off_line(costs, step, *reads_and_pairs(step))
 
 
-def _line(base: int, each: int, contexts: Sequence[int]) -> Line:
-    """Less what base and each share: smaller numbers are divided faster."""
-    shared = gcd(base, each)
-    return Line(base // shared, each // shared, contexts)
+def _off_line(
+    costs: _Costs, step: StepWork, reads: Sequence[int], pairs: Sequence[int]
+) -> list[int]:
+    """The weights of a step some of whose groups may compute longer than they read."""
+    profile, passes, tokens = costs.profile, step.passes, step.tokens
+    fixed_bytes, weights = passes * costs.fixed_bytes, passes * costs.weights
+    reading, per_token, per_pair = costs.reading, costs.per_token, costs.per_pair
+    read = [reading * one for one in reads]
+    surplus = [
+        per_token * chunk + per_pair * pair - less
+        for chunk, pair, less in zip(tokens, pairs, read, strict=True)
+    ]
+    calculating = [one for one in surplus if one > 0]
+    if sum(calculating) <= weights:
+        each = len(tokens) * profile.kv_bytes_per_token
+        return [fixed_bytes + each * one for one in reads]
+    return _mixed(fixed_bytes * profile.peak_flops_per_s, weights, read, surplus, calculating)
 
 
 def _mixed(
@@ -190,12 +204,14 @@ def _mixed(
     equal = whole * fixed
     if in_all >= weights + hidden:
         theta = whole * weights + alpha * hidden
-        credits_in_all = sum([min(whole * one, theta) for one in calculating])
+        most = theta // whole
+        credit = [theta if one > most else whole * one for one in calculating]
+        of_all, credits_in_all = iter(credit), sum(credit)
         return [
             equal
             + count
             * (
-                whole * (one + more) - theta * min(whole * more, theta) // credits_in_all
+                whole * (one + more) - theta * next(of_all) // credits_in_all
                 if more > 0
                 else whole * one + rest * more
             )
@@ -216,18 +232,25 @@ def reading_part(weights: int, hidden: int, calculating: Sequence[int]) -> tuple
         hidden: `D`, by how much all reading requests read longer than they compute.
         calculating: Surplus of arithmetic of each calculating request, at least one.
     """
-    largest, others = calculating, 0
+    largest, others = sorted(calculating, reverse=True), 0
     if len(calculating) > LARGEST:
-        largest = sorted(calculating, reverse=True)[:LARGEST]
-        others = sum(calculating) - sum(largest)
+        others = sum(largest[LARGEST:])
+        del largest[LARGEST:]
+    moments, always, whole = _chances(len(largest))
+    slope = hidden - others
+    # Most groups are bound by the same at the first moment as at the last.
+    soonest, latest = slope, (_SIXTEENTHS - 1) * slope
+    if slope < 0:
+        soonest, latest = latest, soonest
+    lead = _SIXTEENTHS * (largest[0] - weights)
+    if lead >= latest and _SIXTEENTHS * (sum(largest) - largest[0] - weights) < soonest:
+        # With the largest one, every group computes longer; without it, none does. On average
+        # over the moments, which are as far from 0 as from 1, it is there in half of the groups.
+        return whole // 2, whole
     # Of every group of the largest: by how much it is ahead of the weights, and how many it has.
     ahead = [(-_SIXTEENTHS * weights, 0)]
     for one in largest:
         ahead += [(so_far + _SIXTEENTHS * one, size + 1) for so_far, size in ahead]
-    moments, always, whole = _chances(len(largest))
-    slope = hidden - others
-    # Most groups are bound by the same at the first moment as at the last.
-    soonest, latest = sorted((slope, (_SIXTEENTHS - 1) * slope))
     alpha = 0
     for so_far, size in ahead:
         if so_far < soonest:

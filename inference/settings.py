@@ -141,7 +141,7 @@ class InferenceSettings(BaseSettings):
         description="how long the sidecar knows whose a finished request was, for late parts",
     )
     simulate_workers: int = Field(
-        default=0, ge=0, le=256, description="processes that simulate replicas; 0: two per core"
+        default=0, ge=0, le=256, description="processes that simulate replicas; 0: one per core"
     )
     door_keys_file: Path = Field(
         default=Path(".rentroll/inference/door-keys.json"), description="the snapshot of API keys"

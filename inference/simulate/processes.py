@@ -59,11 +59,11 @@ def side_by_side(
 
 
 def worker_count(wanted: int) -> int:
-    """How many processes to use: as wanted, else two per core that this process may use.
+    """How many processes to use: as wanted, else one per core that this process may use.
 
-    While one waits for the disk, the other computes.
+    They compute, and seldom wait for the disk; more of them only copy more memory and share caches.
     """
-    return wanted or 2 * len(os.sched_getaffinity(0))
+    return wanted or len(os.sched_getaffinity(0))
 
 
 def _context() -> ForkContext | SpawnContext:

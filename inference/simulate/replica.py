@@ -163,8 +163,8 @@ class RecordWriter:
     def _finished(self, planned: PlannedRequest, part: FinishedPart) -> Record:
         event_id, admitted_ns, arrival = planned
         label, _, _, owner, tier, _, context, cached, _, outcome, reasoning_permille = arrival
-        _, ordinal, gpu_ns, gpu_prefill_ns, gpu_recompute_ns, generated, *computed = part[:11]
-        _, scheduled_ns, first_token_ns, finished_ns = part[11:]
+        _, ordinal, gpu_ns, gpu_prefill_ns, gpu_recompute_ns, generated, *computed = part
+        _, scheduled_ns, first_token_ns, finished_ns = computed[-4:]
         reasoning = generated * reasoning_permille // PERMILLE
         data = self._form(owner, tier, outcome) % (
             to_json(label),
@@ -185,7 +185,7 @@ class RecordWriter:
             ordinal,
             gpu_ns,
             generated,
-            *computed,
+            *computed[:-4],
         )
         self.counts.count_request(
             outcome, gpu_ns, (context - cached, cached, 0, generated - reasoning, reasoning)
