@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, select
 
-from billing.price_books import load_book
 from infra.clickhouse.client import Client
 from infra.store.tables import invoices
 from schemas.billing import Invoice
@@ -42,31 +41,24 @@ class BilledShares:
 def billed_shares(ledger: Client, store: Engine, period: Period) -> BilledShares:
     """Hold the invoices of a period to its roll-ups, tenant by tenant.
 
-    Of a meter that its book does not bill an invoice lists nothing: there its runs speak for it.
+    An invoice lists every token that its tenant used, on a billed line or an unbilled one.
 
     Args:
         ledger: A client on the ledger's database.
         store: The billing store.
         period: Its invoices, and its hours.
-
-    Raises:
-        ContractError: If an invoice's price book is not in the store.
     """
     rolled = _rolled_up(ledger, period)
     invoiced: dict[str, Sums] = {}
     unbilled: list[UnbilledPart] = []
     known, held = _invoices(store, period)
-    billed: dict[str, frozenset[str]] = {}
     for tenant, sums in rolled.items():
         if tenant not in known:
             reason = f"invoice held: {held[tenant]}" if tenant in held else "no invoice planned"
             unbilled.append(UnbilledPart(tenant, reason, sums, ()))
     for tenant, invoice in known.items():
-        of_runs, later = _split(ledger, period, invoice)
-        book = invoice.price_book_sha256
-        if book not in billed:
-            billed[book] = frozenset(load_book(store, book).billed_meters)
-        invoiced[tenant] = _sums(invoice, of_runs, billed[book])
+        invoiced[tenant] = _sums(invoice)
+        later = _closed_again(ledger, period, invoice)
         if later is not None:
             unbilled.append(later)
     return BilledShares(rolled, invoiced, unbilled)
@@ -99,8 +91,8 @@ def _rolled_up(ledger: Client, period: Period) -> dict[str, Sums]:
     return {tenant: tuple(map(int, counted)) for tenant, *counted in rows}
 
 
-def _split(ledger: Client, period: Period, invoice: Invoice) -> tuple[Sums, UnbilledPart | None]:
-    """A tenant's usage in the runs that its invoice names; and what the runs in force add to it."""
+def _closed_again(ledger: Client, period: Period, invoice: Invoice) -> UnbilledPart | None:
+    """What the runs in force hold more, or less, than the runs that an invoice names."""
     sums = ", ".join(f"toInt64(sum({name}))" for name in MEASURES)
     named = "has({runs:Array(String)}, toString(run_id))"
     rows = ledger.query(
@@ -121,20 +113,20 @@ def _split(ledger: Client, period: Period, invoice: Invoice) -> tuple[Sums, Unbi
         sides[side][hour] = tuple(map(int, counted))
     now, then = sides
     changed = [h for h in sorted(now.keys() | then.keys()) if now.get(h) != then.get(h)]
-    total = _total(then.values())
     if not changed:
-        return total, None
-    more = tuple(a - b for a, b in zip(_total(now.values()), total, strict=True))
+        return None
+    before, after = _total(then.values()), _total(now.values())
+    more = tuple(one - other for one, other in zip(after, before, strict=True))
     reason = "closed again since the invoice was made"
-    return total, UnbilledPart(invoice.tenant, reason, more, tuple(changed[:HOURS_SHOWN_MAX]))
+    return UnbilledPart(invoice.tenant, reason, more, tuple(changed[:HOURS_SHOWN_MAX]))
 
 
-def _sums(invoice: Invoice, of_runs: Sums, billed: frozenset[str]) -> Sums:
-    listed: dict[str, int] = dict.fromkeys(billed, 0)
+def _sums(invoice: Invoice) -> Sums:
+    listed: dict[str, int] = {}
     for line in (*(one.rated for one in invoice.lines), *invoice.unbilled):
         listed[line.meter] = listed.get(line.meter, 0) + line.quantity
     listed |= {"requests": invoice.requests, "gpu_ns": invoice.gpu_ns}
-    return tuple(listed.get(name, in_runs) for name, in_runs in zip(MEASURES, of_runs, strict=True))
+    return tuple(listed.get(name, 0) for name in MEASURES)
 
 
 def _total(sums: Iterable[Sums]) -> Sums:

@@ -1,6 +1,7 @@
 """Reads invoices back from the billing store: where each stands, and what Stripe was told."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Engine, Row, select
 
@@ -48,6 +49,18 @@ def load_invoice(store: Engine, wanted: str) -> tuple[InvoiceRecord, Invoice, li
     Raises:
         ContractError: If there is none, or several.
     """
+    row = invoice_row(store, wanted)
+    record = _record(row)
+    calls = [*calls_of(store, customer_job(record.tenant)), *calls_of(store, record.id)]
+    return record, Invoice.model_validate_json(row.body), calls
+
+
+def invoice_row(store: Engine, wanted: str) -> Row[Any]:
+    """An invoice as it lies in the store, by its id, the beginning of it, or its Stripe number.
+
+    Raises:
+        ContractError: If there is none, or several.
+    """
     fits = (invoices.c.id == wanted) | (invoices.c.number == wanted)
     if len(wanted) >= ID_PREFIX_MIN:
         fits = fits | invoices.c.id.startswith(wanted, autoescape=True)
@@ -55,9 +68,7 @@ def load_invoice(store: Engine, wanted: str) -> tuple[InvoiceRecord, Invoice, li
         rows = connection.execute(select(invoices).where(fits)).all()
     if len(rows) != 1:
         raise ContractError(f"{len(rows)} invoices fit {wanted!r}; `rentroll invoice list`")
-    record = _record(rows[0])
-    calls = [*calls_of(store, customer_job(record.tenant)), *calls_of(store, record.id)]
-    return record, Invoice.model_validate_json(rows[0].body), calls
+    return rows[0]
 
 
 def _record(row: Row[tuple[object, ...]]) -> InvoiceRecord:

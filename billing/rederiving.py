@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 from sqlalchemy import Engine, select
 
-from billing.invoice_records import ID_PREFIX_MIN
+from billing.invoice_records import invoice_row
 from billing.invoicing import Proof, make_invoice
 from billing.price_books import load_book
 from billing.rating import RATING_VERSION, rate
@@ -69,14 +69,7 @@ def stored_invoice(store: Engine, wanted: str) -> StoredInvoice:
     Raises:
         ContractError: If there is none or several, or it does not say what it was made from.
     """
-    fits = (invoices.c.id == wanted) | (invoices.c.number == wanted)
-    if len(wanted) >= ID_PREFIX_MIN:
-        fits = fits | invoices.c.id.startswith(wanted, autoescape=True)
-    with store.connect() as connection:
-        rows = connection.execute(select(invoices).where(fits)).all()
-    if len(rows) != 1:
-        raise ContractError(f"{len(rows)} invoices fit {wanted!r}; `rentroll invoice list`")
-    row = rows[0]
+    row = invoice_row(store, wanted)
     try:
         content = json.loads(row.body)
         named = {name: content[name] for name in InvoiceInputs.model_fields if name in content}

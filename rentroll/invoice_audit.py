@@ -108,7 +108,7 @@ def audit_from_log(
     runs = _runs(store, stored.inputs)
     if isinstance(runs, Difference):
         return _audit(stored, runs)
-    first = replay.runs(source, runs).first_difference()
+    first = replay.runs(source, runs).first_difference() if runs else None
     hours = published_hours(scratch, runs, tenant=stored.inputs.tenant)
     found = None
     if first is not None and first.difference is not None:
@@ -172,13 +172,21 @@ def _other_rows(
     found = next(_row_differences(published, folded), None)
     if found is None or isinstance(book, Difference):
         return found
-    rows_hold, events_hold = (
-        charges_alike(stored, _derived(stored.inputs, book, runs, hours)) for hours in sides
-    )
+    rows_hold, events_hold = (_makes(stored, book, runs, hours) for hours in sides)
     if rows_hold and not events_hold:
         where = f"{found.where}: an event behind it was changed, `--from archive` names it"
         return Difference("event", where, found.stored, found.derived)
     return found
+
+
+def _makes(
+    stored: StoredInvoice, book: PriceBook, runs: Mapping[int, RecordedRun], hours: Hours
+) -> bool:
+    """Whether rows make the invoice; those that cannot be rated, being negative, do not."""
+    try:
+        return charges_alike(stored, _derived(stored.inputs, book, runs, hours))
+    except ConservationError:
+        return False
 
 
 def _row_differences(published: Hours, folded: Hours) -> Iterator[Difference]:

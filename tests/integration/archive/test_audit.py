@@ -242,6 +242,13 @@ def test_row_of_a_run_that_was_changed_is_named(books: Books) -> None:
 
 
 @pytest.mark.usefixtures("own_ledger")
+def test_row_that_was_made_negative_is_named_too(books: Books) -> None:
+    change(books, "usage_hourly_runs", "UPDATE gpu_ns = -1 WHERE tenant = 'acme'")
+    found = different(audited(books))
+    assert (found.culprit, found.stored, found.derived) == ("rows", "-1", "80000000")
+
+
+@pytest.mark.usefixtures("own_ledger")
 def test_leaf_of_the_proof_that_was_changed_is_named(books: Books) -> None:
     change(books, "run_tenants", "UPDATE events = 9 WHERE tenant = 'acme' AND requests = 2")
     found = different(audited(books))
