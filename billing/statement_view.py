@@ -184,15 +184,7 @@ def view_of(source: StatementSource, settings: BillingSettings) -> StatementView
         corrected_total=_corrected_total(source),
         total=money_text(invoice.total_minor, invoice.currency),
         total_plain=format_minor(invoice.total_minor, invoice.currency),
-        unbilled=tuple(
-            UnbilledView(
-                product_text(line),
-                METER_WORDS[line.meter],
-                quantity_text(line.quantity, line.meter),
-                line,
-            )
-            for line in invoice.unbilled
-        ),
+        unbilled=tuple(_unbilled(line) for line in invoice.unbilled),
         unbilled_requests=f"{_unbilled_requests(invoice.unbilled):,}",
         days=tuple(_day(day, busiest) for day in statement.days),
         all_days=_day(_sum_of(statement.days), 0),
@@ -220,6 +212,15 @@ def _line(line: InvoiceLine, price: Price, currency: str) -> LineView:
         amount=money_text(line.amount_minor, currency),
         amount_plain=format_minor(line.amount_minor, currency),
         rated=rated,
+    )
+
+
+def _unbilled(line: RatedLine) -> UnbilledView:
+    return UnbilledView(
+        product_text(line),
+        METER_WORDS[line.meter],
+        quantity_text(line.quantity, line.meter),
+        line,
     )
 
 

@@ -1,6 +1,8 @@
 """Corrections on real servers: late usage of an issued invoice, carried or given back, exactly."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -13,7 +15,7 @@ from billing.planning import PlanResult, plan_period
 from billing.price_book_file import BookFile
 from billing.price_books import import_book
 from billing.settings import BillingSettings
-from infra.clickhouse.client import Client
+from infra.clickhouse.client import Client, connect
 from infra.store.tables import correction_carries, correction_credits, corrections, invoices
 from schemas.billing import HourlyUsage, Invoice
 from schemas.clock import FixedClock
@@ -60,6 +62,12 @@ def plan(
 def correct(ledger: Client, store: Engine, book: PriceBook | None = None) -> Corrected:
     run = CorrectionRun(ledger, store, CLOCK, SETTINGS)
     return run.correct(OCTOBER, book=book, known=(BOOK,))
+
+
+def correct_alone(url: str, store: Engine) -> Corrected:
+    """With a connection to the ledger of its own, as another process has."""
+    with closing(connect(url, "test_corrections")) as mine:
+        return correct(mine, store)
 
 
 def issue(store: Engine, period: str = "2026-10") -> None:
@@ -280,3 +288,39 @@ def test_waiting_correction_is_taken_by_one_invoice_only(ledger: Client, sqlite:
     with sqlite.connect() as connection:
         (taken,) = connection.execute(select(correction_carries.c.period)).scalars().all()
     assert taken == "2026-11"
+
+
+def test_two_runners_at_once_record_one_correction(
+    ledger: Client, clickhouse_url: str, store: Engine
+) -> None:
+    issued_october(ledger, store)
+    come_late(ledger, store, 1_000_000, offset=2)
+    with ThreadPoolExecutor(2) as pool:
+        done = [
+            runner.result()
+            for runner in [pool.submit(correct_alone, clickhouse_url, store) for _ in range(2)]
+        ]
+    assert sorted(len(one.corrections) for one in done) == [0, 1]
+    assert [one.problems for one in done] == [(), ()]
+    with store.connect() as connection:
+        assert connection.execute(select(corrections.c.total_minor)).scalars().all() == [100]
+
+
+def test_hour_that_is_published_again_while_it_is_rated_is_not_corrected_from_the_old_one(
+    ledger: Client, sqlite: Engine
+) -> None:
+    issued_october(ledger, sqlite)
+    come_late(ledger, sqlite, 1_000_000, offset=2)
+
+    class Clock:
+        """Publishes the hour once more between the rating and the record."""
+
+        def now_ns(self) -> int:
+            come_late(ledger, sqlite, 3_000_000, offset=3)
+            return CLOCK.now_ns()
+
+    done = CorrectionRun(ledger, sqlite, Clock(), SETTINGS).correct(OCTOBER, known=(BOOK,))
+    assert done.corrections == ()
+    assert "published again meanwhile; run again" in done.problems[0]
+    (one,) = correct(ledger, sqlite).corrections
+    assert one.total_minor == 300
