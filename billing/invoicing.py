@@ -1,11 +1,11 @@
 """Turns rated lines into an invoice: rounded once, allocated exactly, named by content."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from billing.rating import RATING_VERSION, Rating, UsageTotal
 from billing.wording import describe
-from schemas.billing import Invoice, InvoiceLine, RatedLine, RunReference
+from schemas.billing import CarriedCorrection, Invoice, InvoiceLine, RatedLine, RunReference
 from schemas.ids import derived_hex
 from schemas.money import allocate_minor
 from schemas.periods import Period
@@ -61,6 +61,16 @@ def make_invoice(
             offsets=dict(proof.offsets),
             events_root=proof.events_root,
         )
+    )
+
+
+def carrying(invoice: Invoice, corrections: Sequence[CarriedCorrection]) -> Invoice:
+    """The invoice with corrections of earlier periods on it, under the id that this gives it."""
+    if not corrections and not invoice.corrections:
+        return invoice
+    total_minor = invoice.own_minor() + sum(one.amount_minor for one in corrections)
+    return named(
+        invoice.model_copy(update={"corrections": tuple(corrections), "total_minor": total_minor})
     )
 
 

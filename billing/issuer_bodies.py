@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from billing.stripe_objects import Json, StripeInvoice, StripeLine
-from schemas.billing import Invoice, InvoiceLine
+from schemas.billing import CarriedCorrection, Invoice, InvoiceLine
 from schemas.errors import ConservationError, InvoiceHeldError
 from schemas.money import format_price
 from schemas.periods import parse_period
@@ -19,6 +19,8 @@ SHOWN_DIFFERENCES = 5
 NO_USAGE_KEY = "no_billable_usage"
 """The one line of an invoice that charges nothing: Stripe wants at least one."""
 UNBILLED = "unbilled_"
+CORRECTION = "correction"
+"""Kind of a line that collects a correction of an earlier period."""
 
 
 def customer_body(tenant: str, name: str, email: str) -> Json:
@@ -82,19 +84,20 @@ def line_bodies(invoice: Invoice) -> list[Json]:
         InvoiceHeldError: If there are more than Stripe takes.
         ConservationError: If they do not add up to the invoice's total.
     """
-    if len(invoice.lines) > MAX_LINES:
+    count = len(invoice.lines) + len(invoice.corrections)
+    if count > MAX_LINES:
         raise InvoiceHeldError(
-            f"invoice {invoice.id} of {invoice.tenant} has {len(invoice.lines)} lines and Stripe"
+            f"invoice {invoice.id} of {invoice.tenant} has {count} lines and Stripe"
             f" takes {MAX_LINES}: charge fewer products on one invoice, or fold lines"
         )
-    added = sum(line.amount_minor for line in invoice.lines)
+    added = invoice.own_minor() + invoice.carried_minor()
     if added != invoice.total_minor:
         raise ConservationError(
             f"invoice {invoice.id}: lines add up to {added}, total_minor is {invoice.total_minor}"
         )
     span = parse_period(invoice.period)
     period = {"start": int(span.start.timestamp()), "end": int(span.end.timestamp())}
-    if not invoice.lines:
+    if not count:
         empty: Json = {
             "amount": 0,
             "description": "No billable usage",
@@ -110,7 +113,24 @@ def line_bodies(invoice: Invoice) -> list[Json]:
             "metadata": line_metadata(line),
         }
         for line in invoice.lines
-    ]
+    ] + [_carried_body(one) for one in invoice.corrections]
+
+
+def _carried_body(one: CarriedCorrection) -> Json:
+    """A correction's line: over the period that it corrects, naming the invoice of that."""
+    span = parse_period(one.period)
+    return {
+        "amount": one.amount_minor,
+        "description": one.description[:MAX_DESCRIPTION],
+        "period": {"start": int(span.start.timestamp()), "end": int(span.end.timestamp())},
+        "metadata": {
+            "line_key": f"{CORRECTION}:{one.correction_id}",
+            "kind": CORRECTION,
+            "period": one.period,
+            "revision": str(one.revision),
+            "invoice_id": one.invoice_id,
+        },
+    }
 
 
 def line_metadata(line: InvoiceLine) -> dict[str, str]:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import Connection, Engine, and_, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, exists, insert, or_, select, update
 
-from billing.invoicing import charges_sha256
+from billing.carried_corrections import carry
+from billing.invoicing import carrying, charges_sha256
 from billing.settings import BillingSettings
 from infra.store.engine import take_turns
 from infra.store.tables import invoices, periods, stripe_calls, tenants
@@ -13,7 +14,11 @@ from schemas.billing import Invoice, UnpricedUsage
 from schemas.errors import InvoiceHeldError
 from schemas.periods import Period
 
-Change = Literal["new", "unchanged", "replaced"]
+Change = Literal["new", "unchanged", "replaced", "late"]
+"""`late`: issued before, and its usage or prices have changed since."""
+ISSUED_STATES = ("issued", "paid", "uncollectible")
+"""What a tenant has received: it is corrected, and never replaced."""
+USAGE_IS_GONE = "none of the usage that it was planned from is in force any more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +46,12 @@ def write_draft(
     """Write an invoice row; creates its tenant where there is none.
 
     The same invoice again changes nothing. A row that is still planned or held, that no runner
-    works on and for which Stripe was never called, is replaced. A row further on stays, if it
-    charges the same.
+    works on and for which Stripe was never called, is replaced; new or replaced, it carries the
+    corrections that wait for an invoice. A row further on stays: unchanged if it charges the same,
+    `late` if it was issued and would charge otherwise now.
 
     Raises:
-        InvoiceHeldError: If another invoice was already begun for this tenant and period.
+        InvoiceHeldError: If another invoice was begun for this tenant and period, and not issued.
     """
     invoice = draft.invoice
     with store.begin() as connection:
@@ -55,10 +61,10 @@ def write_draft(
             reason = f"tenant pays in {currency}, the price book is in {invoice.currency}"
             joined = "; ".join(filter(None, (draft.hold_reason, reason)))
             draft = Draft(invoice, joined, draft.unpriced)
-        change = _write_row(connection, draft, now_ms=now_ms)
-        if change != "unchanged":
+        planned = _write_row(connection, draft, now_ms=now_ms)
+        if planned.change in ("new", "replaced"):
             _set_period(connection, draft, now_ms=now_ms)
-    return PlannedInvoice(invoice, draft.hold_reason, draft.unpriced, change)
+    return planned
 
 
 def tenants_with_a_row(store: Engine, period: Period, currency: str) -> list[str]:
@@ -76,7 +82,7 @@ def tenants_with_a_row(store: Engine, period: Period, currency: str) -> list[str
         return list(connection.execute(query).scalars())
 
 
-def _write_row(connection: Connection, draft: Draft, *, now_ms: int) -> Change:
+def _write_row(connection: Connection, draft: Draft, *, now_ms: int) -> PlannedInvoice:
     invoice = draft.invoice
     known = connection.execute(
         select(invoices.c.id, invoices.c.state, invoices.c.body, invoices.c.hold_reason).where(
@@ -86,17 +92,27 @@ def _write_row(connection: Connection, draft: Draft, *, now_ms: int) -> Change:
             invoices.c.revision == invoice.revision,
         )
     ).one_or_none()
+    is_open = known is None or _is_free(connection, known.id, now_ms=now_ms)
+    corrections = carry(connection, invoice, take_waiting=is_open, now_ms=now_ms)
+    invoice = carrying(invoice, corrections)
+    draft = Draft(invoice, draft.hold_reason, draft.unpriced)
+
+    def left(change: Change) -> PlannedInvoice:
+        return PlannedInvoice(invoice, draft.hold_reason, draft.unpriced, change)
+
     if known is None:
         untouched = {"adopted": 0, "lease_until_ms": 0}
         connection.execute(insert(invoices).values(_row(draft, now_ms) | untouched))
-        return "new"
+        return left("new")
     if known.id == invoice.id and known.hold_reason == draft.hold_reason:
-        return "unchanged"
+        return left("unchanged")
     if _replace(connection, known.id, draft, now_ms=now_ms):
-        return "replaced"
+        return left("replaced")
     before = Invoice.model_validate_json(known.body)
     if charges_sha256(before) == charges_sha256(invoice):
-        return "unchanged"
+        return left("unchanged")
+    if known.state in ISSUED_STATES:
+        return PlannedInvoice(before, "", (), "late")
     raise InvoiceHeldError(
         f"invoice of {invoice.tenant} {invoice.period} is {known.state} as {known.id} (total"
         f" {before.total_minor}), but its usage now makes {invoice.id} (total"
@@ -126,14 +142,25 @@ def _replace(connection: Connection, invoice_id: str, draft: Draft, *, now_ms: i
     One statement, so that a runner which takes the row at the same moment either sees the new
     invoice or keeps the old one.
     """
-    is_free = and_(
+    replaced = connection.execute(
+        update(invoices).where(_free(invoice_id, now_ms)).values(_row(draft, now_ms))
+    )
+    return replaced.rowcount == 1
+
+
+def _is_free(connection: Connection, invoice_id: str, *, now_ms: int) -> bool:
+    """Whether the row could be replaced at this moment."""
+    query = select(invoices.c.id).where(_free(invoice_id, now_ms))
+    return connection.execute(query).first() is not None
+
+
+def _free(invoice_id: str, now_ms: int) -> ColumnElement[bool]:
+    return and_(
         invoices.c.id == invoice_id,
         invoices.c.state.in_(("planned", "held")),
         or_(invoices.c.lease_owner.is_(None), invoices.c.lease_until_ms <= now_ms),
         ~exists().where(stripe_calls.c.invoice_id == invoice_id),
     )
-    replaced = connection.execute(update(invoices).where(is_free).values(_row(draft, now_ms)))
-    return replaced.rowcount == 1
 
 
 def _currency_of_tenant(

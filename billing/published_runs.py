@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterable, Mapping
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, select
 
 from billing.invoicing import Proof
 from infra.store.runs import RunHeader, runs_between
+from infra.store.tables import rollup_runs
 from infra.store.times import hour_to_ms
 from schemas.billing import RunReference
 from schemas.errors import ConservationError
@@ -18,6 +19,19 @@ def runs_in_force(store: Engine, period: Period) -> dict[str, RunHeader]:
     """The run with the highest position of every hour that has one, by run id."""
     last = {run.header.hour: run.header for run in runs_between(store, period.start, period.end)}
     return {header.run_id: header for header in last.values()}
+
+
+def run_ids_in_force(connection: Connection, period: Period) -> frozenset[str]:
+    """The ids alone, as the transaction sees them."""
+    rows = connection.execute(
+        select(rollup_runs.c.hour_ms, rollup_runs.c.run_id)
+        .where(
+            rollup_runs.c.hour_ms >= hour_to_ms(period.start),
+            rollup_runs.c.hour_ms < hour_to_ms(period.end),
+        )
+        .order_by(rollup_runs.c.hour_ms, rollup_runs.c.position)
+    )
+    return frozenset({row.hour_ms: row.run_id for row in rows}.values())
 
 
 def refuse_other_rows(headers: Mapping[str, RunHeader], rows: Mapping[str, int]) -> None:

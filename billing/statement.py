@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, select
 
+from billing.correction_records import CorrectionRecord, list_corrections
 from billing.price_books import load_book
 from billing.usage_reader import read_days
 from infra.clickhouse.client import Client
@@ -31,6 +32,8 @@ class StatementSource:
     hold_reason: str
     book: PriceBook
     losses: tuple[str, ...] = ()
+    corrections: tuple[CorrectionRecord, ...] = ()
+    """Of this period, since its invoice was issued."""
 
 
 def load_statement(
@@ -73,6 +76,7 @@ def load_statement(
         hold_reason=row.hold_reason,
         book=load_book(store, invoice.price_book_sha256),
         losses=tuple(declared_losses(store, period, invoice)),
+        corrections=tuple(list_corrections(store, period=period.name, tenant=tenant)),
     )
 
 

@@ -32,7 +32,8 @@ COLUMNS = (
     "digest",
     "text",
 )
-"""`record` says what a row is: statement, line, total, unbilled, day, run."""
+"""`record` says what a row is: statement, line, carried correction, total, correction, unbilled,
+day, loss, run."""
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -43,7 +44,7 @@ def render_csv(view: StatementView) -> str:
     writer.writeheader()
     shared = {"tenant": view.tenant, "period": view.period, "number": view.number}
     for row in _rows(view):
-        writer.writerow({name: _inert(text) for name, text in (shared | row).items()})
+        writer.writerow({name: _inert(name, text) for name, text in (shared | row).items()})
     return out.getvalue()
 
 
@@ -59,7 +60,23 @@ def _rows(view: StatementView) -> Iterator[dict[str, str]]:
             "currency": view.currency,
             "amount": line.amount_plain,
         }
+    for carried in view.carried:
+        yield {
+            "record": "carried correction",
+            "line": str(carried.no),
+            "currency": view.currency,
+            "amount": carried.amount_plain,
+            "text": carried.text,
+        }
     yield {"record": "total", "currency": view.currency, "amount": view.total_plain}
+    for correction in view.corrections:
+        yield {
+            "record": "correction",
+            "line": correction.revision,
+            "currency": view.currency,
+            "amount": correction.amount_plain,
+            "text": f"{correction.reference}: {correction.text} ({correction.settled})",
+        }
     for one in view.unbilled:
         yield {"record": "unbilled", **_usage(one.rated)}
     for day in view.days:
@@ -104,9 +121,9 @@ def _usage(rated: RatedLine) -> dict[str, str]:
     }
 
 
-def _inert(text: str) -> str:
+def _inert(name: str, text: str) -> str:
     """Text that a spreadsheet would take for a formula gets an apostrophe in front.
 
-    Amounts are never negative on a statement, so no number is touched.
+    Amounts are our own digits, and below zero where a correction gives back: they stay numbers.
     """
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+    return f"'{text}" if name != "amount" and text.startswith(_FORMULA_STARTS) else text

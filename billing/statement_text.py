@@ -23,7 +23,8 @@ def render_text(view: StatementView) -> str:
                 line.amount,
             )
             for line in view.lines
-        ],
+        ]
+        + [(str(one.no), one.text, "", "", "", "", one.amount) for one in view.carried],
         left=3,
         last=("", "Total", "", "", "", "", view.total),
     )
@@ -38,6 +39,7 @@ def render_text(view: StatementView) -> str:
         "",
         *line_table,
         "",
+        *_corrections(view),
         *_unbilled(view),
         *_days(view),
         *_proof(view),
@@ -47,6 +49,24 @@ def render_text(view: StatementView) -> str:
 
 def _party(title: str, party: PartyView) -> list[str]:
     return [f"{title:<9}{party.name}", *(f"{'':<9}{detail}" for detail in party.details)]
+
+
+def _corrections(view: StatementView) -> list[str]:
+    if not view.corrections:
+        return []
+    return [
+        "Corrected since this invoice was issued",
+        *_table(
+            ("Reference", "No.", "What differs", "Settled", f"Amount {view.currency}"),
+            [
+                (one.reference, one.revision, one.text, one.settled, one.amount)
+                for one in view.corrections
+            ],
+            left=4,
+            last=("", "", "This period with its corrections", "", view.corrected_total),
+        ),
+        "",
+    ]
 
 
 def _unbilled(view: StatementView) -> list[str]:

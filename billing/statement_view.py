@@ -1,8 +1,11 @@
 """A statement in words and digits, once, so that text, HTML, CSV and PDF cannot differ; pure."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
+from billing.correcting import ID_DIGITS
+from billing.correction_records import CorrectionRecord, settled_text
 from billing.settings import BillingSettings
 from billing.statement import StatementSource
 from billing.wording import (
@@ -13,7 +16,7 @@ from billing.wording import (
     product_text,
     quantity_text,
 )
-from schemas.billing import DailyUsage, InvoiceLine, InvoiceState, RatedLine
+from schemas.billing import DailyUsage, Invoice, InvoiceLine, InvoiceState, RatedLine
 from schemas.money import format_minor
 from schemas.periods import parse_period
 from schemas.prices import Price
@@ -57,6 +60,28 @@ class LineView:
     amount: str
     amount_plain: str
     rated: RatedLine
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedView:
+    """A correction of an earlier period that this invoice collects."""
+
+    no: int
+    text: str
+    amount: str
+    amount_plain: str
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionView:
+    """A correction of this period, made since its invoice was issued."""
+
+    reference: str
+    revision: str
+    text: str
+    settled: str
+    amount: str
+    amount_plain: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +130,10 @@ class StatementView:
     hold_reason: str
     currency: str
     lines: tuple[LineView, ...]
+    carried: tuple[CarriedView, ...]
+    corrections: tuple[CorrectionView, ...]
+    corrected_total: str
+    """The invoice's own charges with all corrections; empty where there are none."""
     total: str
     total_plain: str
     unbilled: tuple[UnbilledView, ...]
@@ -150,17 +179,12 @@ def view_of(source: StatementSource, settings: BillingSettings) -> StatementView
         lines=tuple(
             _line(line, prices[line.rated.price_id], invoice.currency) for line in invoice.lines
         ),
+        carried=tuple(_carried(invoice)),
+        corrections=tuple(_correction(record) for record in source.corrections),
+        corrected_total=_corrected_total(source),
         total=money_text(invoice.total_minor, invoice.currency),
         total_plain=format_minor(invoice.total_minor, invoice.currency),
-        unbilled=tuple(
-            UnbilledView(
-                product_text(line),
-                METER_WORDS[line.meter],
-                quantity_text(line.quantity, line.meter),
-                line,
-            )
-            for line in invoice.unbilled
-        ),
+        unbilled=tuple(_unbilled(line) for line in invoice.unbilled),
         unbilled_requests=f"{_unbilled_requests(invoice.unbilled):,}",
         days=tuple(_day(day, busiest) for day in statement.days),
         all_days=_day(_sum_of(statement.days), 0),
@@ -189,6 +213,44 @@ def _line(line: InvoiceLine, price: Price, currency: str) -> LineView:
         amount_plain=format_minor(line.amount_minor, currency),
         rated=rated,
     )
+
+
+def _unbilled(line: RatedLine) -> UnbilledView:
+    return UnbilledView(
+        product_text(line),
+        METER_WORDS[line.meter],
+        quantity_text(line.quantity, line.meter),
+        line,
+    )
+
+
+def _carried(invoice: Invoice) -> Iterator[CarriedView]:
+    for no, one in enumerate(invoice.corrections, start=len(invoice.lines) + 1):
+        yield CarriedView(
+            no,
+            one.description,
+            money_text(one.amount_minor, invoice.currency),
+            format_minor(one.amount_minor, invoice.currency),
+        )
+
+
+def _correction(record: CorrectionRecord) -> CorrectionView:
+    one = record.correction
+    return CorrectionView(
+        reference=one.id[:ID_DIGITS],
+        revision=str(one.revision),
+        text="; ".join(line.description for line in one.lines) or "no charge differs",
+        settled=settled_text(record),
+        amount=money_text(one.total_minor, one.currency),
+        amount_plain=format_minor(one.total_minor, one.currency),
+    )
+
+
+def _corrected_total(source: StatementSource) -> str:
+    if not source.corrections:
+        return ""
+    last = source.corrections[-1].correction
+    return money_text(last.rated_minor, last.currency)
 
 
 def _day(day: DailyUsage, busiest: int) -> DayView:

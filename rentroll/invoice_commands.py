@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from billing.invoice_run import RunResult
     from infra.endpoints import Endpoints
     from schemas.clock import Clock
+    from schemas.corrections import Correction
     from schemas.periods import Period
 
 invoice = typer.Typer(name="invoice", no_args_is_help=True, help="Issue, list and show invoices.")
@@ -54,15 +55,21 @@ def run(
     period, clock, console = parse_period(period_name), SystemClock(), Console()
     endpoints = _endpoints()
     conflicts = ""
+    corrected: tuple[Correction, ...] = ()
     with _store(endpoints) as store:
         try:
-            _plan(endpoints, store, period, book_name, clock)
+            corrected = _plan(endpoints, store, period, book_name, clock)
         except InvoiceHeldError as error:
             # Other usage or prices than an invoice that was begun; all others are planned by then.
             conflicts = str(error)
         result = _issue(endpoints, store, period, clock=clock, workers=workers, console=console)
         console.print(invoices_table(list_invoices(store, period.name)))
     _say(result, conflicts, console)
+    if corrected:
+        console.print(
+            f"{len(corrected)} corrections of issued invoices recorded now:"
+            f" rentroll corrections list --period {period.name}"
+        )
     if conflicts or not result.is_complete:
         raise typer.Exit(1)
 
@@ -118,7 +125,7 @@ def _plan(
     period: "Period",
     book_name: str | None,
     clock: "Clock",
-) -> None:
+) -> "tuple[Correction, ...]":
     from billing.planning import plan_period
     from billing.price_books import load_book
     from billing.settings import BillingSettings
@@ -126,7 +133,8 @@ def _plan(
 
     book = load_book(store, book_name)
     with closing(connect(endpoints.clickhouse_url, endpoints.clickhouse_database)) as ledger:
-        plan_period(ledger, store, period, book, clock=clock, settings=BillingSettings())
+        result = plan_period(ledger, store, period, book, clock=clock, settings=BillingSettings())
+    return result.corrections
 
 
 def _issue(

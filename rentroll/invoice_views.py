@@ -64,6 +64,9 @@ def invoice_tables(record: InvoiceRecord, invoice: Invoice, calls: list[Call]) -
             quantity_text(line.rated.quantity, line.rated.meter),
             format_minor(line.amount_minor, record.currency),
         )
+    for number, one in enumerate(invoice.corrections, start=len(invoice.lines) + 1):
+        amount = format_minor(one.amount_minor, record.currency)
+        lines.add_row(str(number), one.description, "", amount)
     yield lines
     journal = Table(title="Calls to Stripe", title_justify="left")
     for heading in ("Opened", "Step", "Key", "Sent", "Outcome", "Made", "Remark"):

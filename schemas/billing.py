@@ -117,6 +117,21 @@ class RunReference(Contract):
     digest: Sha256
 
 
+class CarriedCorrection(Contract):
+    """A correction of an earlier period that this invoice collects, in one amount.
+
+    Negative only where a credit was greater than what had been charged by then: it takes back
+    debits of the same period that stand beside it.
+    """
+
+    correction_id: Sha256
+    period: Name
+    revision: Annotated[int, Field(ge=1)]
+    invoice_id: Sha256
+    amount_minor: int
+    description: str
+
+
 class Invoice(Contract):
     """What is charged for one tenant and period, and everything needed to derive it again."""
 
@@ -136,15 +151,25 @@ class Invoice(Contract):
     offsets: dict[str, int]
     events_root: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$", max_length=64)] = ""
     """Root over all events of the tenant and period (`schemas.proofs`); empty before 0.1.0."""
+    corrections: tuple[CarriedCorrection, ...] = ()
+    """Of earlier periods; `schemas.corrections.Correction` explains each line by line."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
-        lines_minor = sum(line.amount_minor for line in self.lines)
+        lines_minor = self.own_minor() + self.carried_minor()
         if self.total_minor != lines_minor:
             raise ValueError(f"total_minor: {self.total_minor} is not the lines' {lines_minor}")
         if [line.line_no for line in self.lines] != list(range(1, len(self.lines) + 1)):
             raise ValueError("lines: line_no counts 1, 2, 3 and so on")
         return self
+
+    def own_minor(self) -> int:
+        """What this period's own usage is charged at, without what is carried."""
+        return sum(line.amount_minor for line in self.lines)
+
+    def carried_minor(self) -> int:
+        """What corrections of earlier periods add."""
+        return sum(one.amount_minor for one in self.corrections)
 
 
 class DailyUsage(Contract):

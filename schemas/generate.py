@@ -14,6 +14,7 @@ from typing import Any
 
 from schemas.billing import Invoice, RatedLine, Statement
 from schemas.control import DeadLetter
+from schemas.corrections import Correction
 from schemas.errors import ContractError
 from schemas.fields import Contract
 from schemas.prices import PriceBook
@@ -38,6 +39,7 @@ CONTRACTS: dict[str, type[Contract]] = {
     "price_book": PriceBook,
     "rated_line": RatedLine,
     "invoice": Invoice,
+    "correction": Correction,
     "statement": Statement,
 }
 """Everything that leaves a stage, under the name that its schema and examples have."""

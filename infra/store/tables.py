@@ -142,6 +142,49 @@ invoices = Table(
 )
 """`body` is the canonical JSON of `schemas.billing.Invoice`, frozen when it was planned."""
 
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("tenant", String(128), ForeignKey("tenants.tenant"), nullable=False),
+    Column("period", String(32), nullable=False, index=True),
+    Column("revision", Integer, nullable=False),
+    Column("currency", String(3), nullable=False),
+    Column("invoice_id", String(64), ForeignKey("invoices.id"), nullable=False),
+    Column("total_minor", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("planned_at_ms", BigInteger, nullable=False),
+    UniqueConstraint("tenant", "period", "currency", "revision"),
+)
+"""Append-only. `body` is the canonical JSON of `schemas.corrections.Correction`."""
+
+correction_carries = Table(
+    "correction_carries",
+    metadata,
+    Column("correction_id", String(64), ForeignKey("corrections.id"), primary_key=True),
+    Column("period", String(32), nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("carried_at_ms", BigInteger, nullable=False),
+    CheckConstraint("amount_minor <> 0", name="amount_minor"),
+)
+"""Append-only: the period whose invoice carries a correction, also when that is planned anew."""
+
+correction_credits = Table(
+    "correction_credits",
+    metadata,
+    Column("correction_id", String(64), ForeignKey("corrections.id"), primary_key=True),
+    Column("invoice_id", String(64), ForeignKey("invoices.id"), primary_key=True),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False, index=True),
+    Column("stripe_credit_note", String(64), unique=True),
+    Column("number", String(64)),
+    Column("issued_at_ms", BigInteger),
+    CheckConstraint("amount_minor > 0", name="amount_minor"),
+    CheckConstraint("state IN ('planned', 'issued')", name="state"),
+    CheckConstraint("(state = 'issued') = (stripe_credit_note IS NOT NULL)", name="issued"),
+)
+"""What a correction gives back on each invoice; a row changes once, when it is issued."""
+
 stripe_calls = Table(
     "stripe_calls",
     metadata,

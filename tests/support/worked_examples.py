@@ -10,6 +10,7 @@ from billing.price_book_file import read_price_book
 from billing.rating import rate
 from billing.wording import exact_text
 from schemas.billing import HourlyUsage, Invoice
+from schemas.corrections import Correction
 from schemas.money import format_minor
 from schemas.periods import HOUR
 from schemas.prices import PriceBook
@@ -64,3 +65,19 @@ def shown(invoice: Invoice) -> str:
         for line in invoice.lines
     ]
     return "".join(lines) + f"Total USD {format_minor(invoice.total_minor, 'USD')}\n"
+
+
+def shown_correction(one: Correction) -> str:
+    """A correction as the documents print it."""
+    lines = [
+        f"{line.line_no}. {line.description}\n"
+        f"   charged {format_minor(line.charged_minor, 'USD')}, rated"
+        f" {format_minor(line.rated_minor(), 'USD')} -> {format_minor(line.amount_minor, 'USD')}\n"
+        for line in one.lines
+    ]
+    return (
+        f"Correction {one.revision} of {one.period}\n"
+        + "".join(lines)
+        + f"Rated USD {format_minor(one.rated_minor, 'USD')}, charged before USD"
+        f" {format_minor(one.charged_minor, 'USD')}: USD {format_minor(one.total_minor, 'USD')}\n"
+    )

@@ -218,12 +218,12 @@ def test_begun_invoice_of_one_tenant_does_not_keep_the_others(
 ) -> None:
     publish_period(ledger, store, OCTOBER, [TWO_TENANTS[0]])
     plan(ledger, store)
-    set_invoice(store, state="issued")
+    set_invoice(store, state="drafted")
     publish_run(ledger, store, MORE.hour, [MORE, TWO_TENANTS[1]], offset=2)
     with pytest.raises(InvoiceHeldError):
         plan(ledger, store)
     assert [(row.tenant, row.state) for row in rows(store)] == [
-        ("acme", "issued"),
+        ("acme", "drafted"),
         ("globex", "planned"),
     ]
 
@@ -268,15 +268,27 @@ def test_planned_invoice_whose_usage_is_gone_is_held_at_nothing(
     assert (globex.state, globex.total_minor) == ("planned", 24)
 
 
-def test_issued_invoice_whose_usage_is_gone_is_an_error(ledger: Client, store: Engine) -> None:
+def test_issued_invoice_whose_usage_is_gone_is_corrected_and_stays(
+    ledger: Client, store: Engine
+) -> None:
     publish_period(ledger, store, OCTOBER, [TWO_TENANTS[0]])
     plan(ledger, store)
     set_invoice(store, state="issued")
     publish_run(ledger, store, TWO_TENANTS[0].hour, [], offset=2)
-    with pytest.raises(InvoiceHeldError, match="its usage now makes"):
-        plan(ledger, store)
+    result = plan(ledger, store)
     (row,) = rows(store)
     assert (row.state, row.total_minor) == ("issued", 14)
+    assert [one.change for one in result.invoices] == ["late"]
+    assert [(one.invoice_id, one.total_minor) for one in result.corrections] == [(row.id, -14)]
+
+
+def test_void_invoice_is_an_error_when_its_usage_changes(ledger: Client, store: Engine) -> None:
+    publish_period(ledger, store, OCTOBER, [TWO_TENANTS[0]])
+    plan(ledger, store)
+    set_invoice(store, state="void")
+    publish_run(ledger, store, MORE.hour, [MORE], offset=2)
+    with pytest.raises(InvoiceHeldError, match="is void as"):
+        plan(ledger, store)
 
 
 def test_lease_that_ran_out_does_not_keep_an_invoice(ledger: Client, store: Engine) -> None:

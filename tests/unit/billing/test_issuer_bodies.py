@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from billing.invoicing import carrying
 from billing.issuer_bodies import (
     LINES_A_CALL,
     MAX_LINES,
@@ -18,7 +19,7 @@ from billing.issuer_bodies import (
     same_charge,
 )
 from billing.stripe_objects import StripeInvoice, StripeLine
-from schemas.billing import Invoice
+from schemas.billing import CarriedCorrection, Invoice
 from schemas.errors import ConservationError, InvoiceHeldError
 from tests.support.planned_invoices import TOTAL_MINOR, make_invoice
 
@@ -174,3 +175,46 @@ def test_only_the_first_differences_are_named() -> None:
     invoice = make_invoice(models=5)
     with pytest.raises(InvoiceHeldError, match=r"; 15 more$"):
         check_invoice(invoice, "cus_1", as_stripe_has_it(invoice), ())
+
+
+def test_carried_correction_is_a_line_that_names_period_and_invoice() -> None:
+    carried = CarriedCorrection(
+        correction_id="c" * 64,
+        period="2026-09",
+        revision=2,
+        invoice_id="d" * 64,
+        amount_minor=45,
+        description="Correction 2 of period 2026-09",
+    )
+    plain = make_invoice()
+    invoice = carrying(plain, [carried])
+    assert invoice.total_minor == TOTAL_MINOR + 45
+    assert invoice.id != plain.id
+    *usage, last = line_bodies(invoice)
+    assert usage == line_bodies(plain)
+    assert sum(body["amount"] for body in (*usage, last)) == invoice.total_minor
+    assert last["metadata"] == {
+        "line_key": f"correction:{'c' * 64}",
+        "kind": "correction",
+        "period": "2026-09",
+        "revision": "2",
+        "invoice_id": "d" * 64,
+    }
+    assert last["period"]["end"] == usage[0]["period"]["start"]
+    check_invoice(invoice, "cus_1", as_stripe_has_it(invoice), as_stripe_has_it(invoice).lines)
+
+
+def test_carried_corrections_count_among_the_lines_that_stripe_takes() -> None:
+    carried = CarriedCorrection(
+        correction_id="c" * 64,
+        period="2026-09",
+        revision=1,
+        invoice_id="d" * 64,
+        amount_minor=1,
+        description="",
+    )
+    full = make_invoice(models=MAX_LINES // 4)
+    room = MAX_LINES - len(full.lines)
+    assert len(line_bodies(carrying(full, [carried] * room))) == MAX_LINES
+    with pytest.raises(InvoiceHeldError, match=f"{MAX_LINES + 1} lines"):
+        line_bodies(carrying(full, [carried] * (room + 1)))

@@ -10,12 +10,16 @@ from html.parser import HTMLParser
 import pytest
 from pypdf import PdfReader
 
+from billing.correcting import correct
+from billing.correction_records import CorrectionRecord, CreditRecord
+from billing.invoicing import carrying
 from billing.settings import BillingSettings
 from billing.statement_csv import render_csv
 from billing.statement_html import render_html
 from billing.statement_pdf import render_pages, render_pdf
 from billing.statement_text import render_text
 from billing.statement_view import StatementView, view_of
+from schemas.billing import CarriedCorrection
 from tests.support.statement_examples import statement_source
 
 SETTINGS = BillingSettings(
@@ -210,3 +214,47 @@ def test_statement_without_charges_or_failures_can_be_set() -> None:
     assert "Every request was billed." in render_html(view)
     assert "Every request was billed." in pdf_text(render_pdf(view))
     assert "record" in render_csv(view)
+
+
+def corrected_view() -> StatementView:
+    """It carries a debit of September, and has a credit of its own that waits."""
+    source = statement_source()
+    carried = CarriedCorrection(
+        correction_id="c" * 64, period="2026-09", revision=2, invoice_id="d" * 64,
+        amount_minor=45, description="Correction 2 of period 2026-09",
+    )  # fmt: skip
+    invoice = carrying(source.statement.invoice, [carried])
+    first = invoice.lines[0]
+    less = first.rated.model_copy(update={"quantity": 7})
+    final = invoice.model_copy(
+        update={
+            "lines": (
+                first.model_copy(update={"rated": less, "amount_minor": first.amount_minor - 1001}),
+                *invoice.lines[1:],
+            )
+        }
+    )
+    one = correct(invoice, [], final)
+    assert one is not None
+    record = CorrectionRecord(one, "", (CreditRecord(invoice.id, 1001, "planned", ""),))
+    statement = source.statement.model_copy(update={"invoice": invoice})
+    return view_of(replace(source, statement=statement, corrections=(record,)), SETTINGS)
+
+
+def test_every_format_shows_what_is_carried_and_what_was_corrected() -> None:
+    view = corrected_view()
+    (correction,) = view.corrections
+    assert correction.amount == "-10.01"
+    assert "credit note to be issued of 10.01" in correction.settled
+    html = render_html(view)
+    pages = "".join(page.extract_text() for page in PdfReader(io.BytesIO(render_pdf(view))).pages)
+    for form in (render_text(view), html, " ".join(pages.split())):
+        assert "Correction 2 of period 2026-09" in form
+        assert "0.45" in form
+        assert correction.reference in form
+        assert "-10.01" in form
+        assert view.corrected_total in form
+    rows = {row["record"]: row for row in csv.DictReader(io.StringIO(render_csv(view)))}
+    assert rows["carried correction"]["amount"] == "0.45"
+    assert (rows["correction"]["amount"], rows["correction"]["line"]) == ("-10.01", "1")
+    assert rows["total"]["amount"] == view.total_plain
