@@ -42,6 +42,7 @@ COMMAND_MODULES = (
     "rentroll.admission_command",
     "rentroll.billing_commands",
     "rentroll.invoice_commands",
+    "rentroll.stripe_commands",
     "rentroll.proof_commands",
     "rentroll.audit_commands",
     "rentroll.reconcile_command",
