@@ -118,6 +118,20 @@ class StripeGateway:
         send = self._api.invoices.send_invoice
         return self._write("send", lambda o: send(invoice, _sdk(body), o), key)
 
+    def void(self, invoice: str, body: Json, key: str) -> Written:
+        """Cancel a finalised invoice that is not paid."""
+        send = self._api.invoices.void_invoice
+        return self._write("void", lambda o: send(invoice, _sdk(body), o), key)
+
+    def write_off(self, invoice: str, body: Json, key: str) -> Written:
+        """Mark an open invoice as uncollectible."""
+        send = self._api.invoices.mark_uncollectible
+        return self._write("write_off", lambda o: send(invoice, _sdk(body), o), key)
+
+    def create_credit_note(self, body: Json, key: str) -> Written:
+        send = self._api.credit_notes.create
+        return self._write("credit_notes", lambda o: send(_sdk(body), o), key)
+
     # Reads.
 
     def invoice(self, invoice: str) -> StripeInvoice:
@@ -150,6 +164,22 @@ class StripeGateway:
         send = self._api.events.list
         found = self._pages("events", lambda p: send(_sdk(query | p)))
         return any(event.data.object["id"] == invoice for event in found)
+
+    def credit_note(self, invoice: str, reference: str, since_s: int) -> str:
+        """The id of the credit note made for an invoice under our reference; empty: none.
+
+        By its event, which tells of it at once and for 30 days.
+        """
+        query: Json = {"type": "credit_note.created", "created": {"gte": since_s}}
+        send = self._api.events.list
+        for event in self._pages("events", lambda p: send(_sdk(query | p))):
+            note = event.data.object
+            if (
+                note["invoice"] == invoice
+                and note["metadata"].to_dict().get("reference") == reference
+            ):
+                return str(note["id"])
+        return ""
 
     # How a call is made.
 

@@ -131,6 +131,11 @@ def fail_payment(state: State, invoice: Body) -> Body:
     return invoice
 
 
+def settle_open(state: State, invoice: Body) -> Body:
+    """Keep an open invoice after a credit note; it is paid once nothing remains."""
+    return state.replace(invoice) if invoice["amount_remaining"] else _mark_paid(state, invoice)
+
+
 def void(state: State, invoice: Body) -> Body:
     """Cancel a finalized invoice; what it took from the customer's balance goes back."""
     if invoice["status"] not in {"open", "uncollectible"}:

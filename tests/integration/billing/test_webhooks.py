@@ -15,6 +15,7 @@ from billing.stripe_gateway import GatewayLimits, StripeGateway
 from billing.stripe_objects import WebhookEvent
 from billing.webhook_server import BODY_BYTES_MAX, WebhookApp
 from infra.store.tables import invoices
+from infra.stripe_fake.contract import Contract
 from infra.stripe_fake.webhooks import sign
 from schemas.clock import SystemClock
 from tests.support.planned_invoices import make_invoice, plan, sqlite_store
@@ -119,6 +120,12 @@ def test_webhook_that_comes_three_times_is_taken_once(
     until(lambda: len(answers()) == 3, "three deliveries")
     assert handled(sqlite, one.stripe_id) == [("invoice.paid", "applied")]
     assert answers() == [200, 200, 200]
+    event = stripe.deliveries()[-1]["event"]
+    invoice = event["data"]["object"]
+    for path, body in (("/v1/events/evt_1", event), ("/v1/invoices/in_1", invoice)):
+        found = Contract().operation("GET", path)
+        assert found is not None
+        assert Contract().check_answer(found[0], body) == [], "Stripe could not send this"
 
 
 def test_failure_that_is_told_after_the_payment_changes_nothing(
