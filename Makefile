@@ -15,7 +15,7 @@ SECONDS_OF_FUZZING = $(or $(SECONDS),600)
 RATE ?= 5000
 MINUTES ?= 60
 
-.PHONY: help demo test check lint types layers format setup schemas docs lock clean vllm test-engine test-engine-short chaos-engine chaos simulate-sink fuzz-decode soak lock-vllm bench-attribution bench-metering bench-door bench-ingest bench-simulate bench-replay bench-close bench-disk bench-scaling bench-admission bench-live-spend
+.PHONY: help demo test check lint types layers format setup schemas docs lock clean vllm test-engine test-engine-short chaos-engine chaos chaos-invoices simulate-sink fuzz-decode soak lock-vllm bench-attribution bench-metering bench-door bench-ingest bench-simulate bench-replay bench-close bench-disk bench-scaling bench-admission bench-live-spend
 help: ## Show what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
@@ -68,6 +68,8 @@ chaos-engine: vllm .venv/.dev ## Kill a served engine's processes under mixed lo
 	@$(BIN)/python -m tests.engine.served.chaos $(ENGINE_CHAOS_ARGS)
 chaos: .venv/.dev ## Chaos trials of ingest on real servers: TRIALS=1000 SEED=7
 	@$(BIN)/python -m tests.chaos.driver --trials $(TRIALS) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+chaos-invoices: .venv/.dev ## Kill issuing at every point under every fault of Stripe: CELLS=750 SEED=7
+	@$(BIN)/python -m tests.chaos.issuing_matrix $(if $(CELLS),--cells $(CELLS)) $(if $(SEED),--seed $(SEED))
 simulate-sink: .venv/.dev ## Random schedules of the sink on models of its servers: SCHEDULES=100000
 	@$(BIN)/python -m tests.simulation --schedules $(SCHEDULES) $(if $(SEED),--seed $(SEED))
 fuzz-decode: .venv/.dev ## Fuzz the decoder against the reference: SECONDS=600

@@ -43,15 +43,23 @@ def carry(
                     carried_at_ms=now_ms,
                 )
             )
-    taken = (
+    return taken(connection, invoice.tenant, invoice.period, invoice.currency)
+
+
+def taken(
+    connection: Connection, tenant: str, period: str, currency: str
+) -> tuple[CarriedCorrection, ...]:
+    """The corrections that a period's invoice has taken, by period and revision."""
+    mine = and_(corrections.c.tenant == tenant, corrections.c.currency == currency)
+    query = (
         select(corrections.c.body, correction_carries.c.amount_minor)
         .join(correction_carries, correction_carries.c.correction_id == corrections.c.id)
-        .where(_mine(invoice), correction_carries.c.period == invoice.period)
+        .where(mine, correction_carries.c.period == period)
         .order_by(corrections.c.period, corrections.c.revision)
     )
     return tuple(
         carried(Correction.model_validate_json(row.body), row.amount_minor)
-        for row in connection.execute(taken)
+        for row in connection.execute(query)
     )
 
 

@@ -11,12 +11,13 @@ from typing import Any, Literal
 from pydantic import ValidationError
 from sqlalchemy import Engine, select
 
+from billing.carried_corrections import taken
 from billing.invoice_records import invoice_row
-from billing.invoicing import Proof, make_invoice
+from billing.invoicing import Proof, carrying, make_invoice
 from billing.price_books import load_book
 from billing.rating import RATING_VERSION, rate
 from infra.store.tables import invoices
-from schemas.billing import HourlyUsage, Invoice, RunReference
+from schemas.billing import CarriedCorrection, HourlyUsage, Invoice, RunReference
 from schemas.errors import ContractError
 from schemas.fields import Contract, Name, Sha256
 from schemas.periods import parse_period
@@ -61,6 +62,8 @@ class StoredInvoice:
     body: str
     content: Mapping[str, Any]
     inputs: InvoiceInputs
+    carried: tuple[CarriedCorrection, ...]
+    """What corrections of earlier periods it has taken, by their own records."""
 
 
 def stored_invoice(store: Engine, wanted: str) -> StoredInvoice:
@@ -78,8 +81,17 @@ def stored_invoice(store: Engine, wanted: str) -> StoredInvoice:
         raise ContractError(
             f"invoice {row.id[:12]} does not say what it was made from: {error}"
         ) from error
+    with store.connect() as connection:
+        carried = taken(connection, row.tenant, row.period, row.currency)
     return StoredInvoice(
-        row.id, row.state, row.total_minor, row.stripe_invoice or "", row.body, content, inputs
+        row.id,
+        row.state,
+        row.total_minor,
+        row.stripe_invoice or "",
+        row.body,
+        content,
+        inputs,
+        carried,
     )
 
 
@@ -108,21 +120,23 @@ def named_book(store: Engine, sha256: str) -> PriceBook | Difference:
 
 
 def derive(
-    inputs: InvoiceInputs, book: PriceBook, usage: Iterable[HourlyUsage], proof: Proof
+    stored: StoredInvoice, book: PriceBook, usage: Iterable[HourlyUsage], proof: Proof
 ) -> Invoice:
-    """The invoice that usage makes, with today's code.
+    """The invoice that usage makes, with today's code, and the corrections that it carries.
 
     Args:
-        inputs: Whose, of which period.
+        stored: Whose, of which period.
         book: The book that it names.
         usage: The tenant's hourly usage in its runs, in any order.
         proof: The runs as the store has them, and the root over the usage's events.
     """
+    inputs = stored.inputs
     period = parse_period(inputs.period)
     rating = rate(usage, book, period)
-    return make_invoice(
+    invoice = make_invoice(
         rating, book, period, tenant=inputs.tenant, proof=proof, revision=inputs.revision
     )
+    return carrying(invoice, stored.carried)
 
 
 def charges_alike(stored: StoredInvoice, derived: Invoice) -> bool:
@@ -169,7 +183,7 @@ def _names_differ(stored: StoredInvoice, derived: Invoice) -> Difference | None:
     return None
 
 
-_CHARGES = ("requests", "gpu_ns", "lines", "unbilled", "total_minor", "currency")
+_CHARGES = ("requests", "gpu_ns", "lines", "unbilled", "corrections", "total_minor", "currency")
 _PROOF = frozenset({"runs", "offsets", "events_root"})
 _SHOWN = 200
 

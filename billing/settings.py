@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 AddressLine = Annotated[str, Field(max_length=128)]
@@ -57,4 +57,29 @@ class BillingSettings(BaseSettings):
     )
     admission_prices_check_s: int = Field(
         default=5, ge=1, le=3_600, description="how often it looks for a newer price book"
+    )
+    webhook_host: str = Field(
+        default="127.0.0.1", min_length=1, description="where `rentroll stripe listen` listens"
+    )
+    webhook_port: int = Field(default=8791, ge=0, le=65_535, description="0: a free one")
+    webhook_secret: SecretStr | None = Field(
+        default=None, description="whsec_… of the endpoint; two with a comma while one is replaced"
+    )
+    webhook_tolerance_s: int = Field(
+        default=300, ge=1, le=3_600, description="how old, or how far ahead, a signature may be"
+    )
+    webhook_waiting_requests: int = Field(
+        default=200, ge=1, le=10_000, description="webhooks that may wait; more are sent away"
+    )
+    dunning_check_s: int = Field(
+        default=60, ge=1, le=86_400, description="how often `rentroll stripe listen` duns"
+    )
+    dunning_remind_after_days: int = Field(
+        default=3, ge=0, le=365, description="from a failed payment or the due date to a reminder"
+    )
+    dunning_remind_every_days: int = Field(
+        default=7, ge=1, le=365, description="from one reminder to the next"
+    )
+    dunning_suspend_after_days: int = Field(
+        default=21, ge=0, le=3_650, description="from the same moment to the suspension"
     )

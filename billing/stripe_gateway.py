@@ -1,17 +1,19 @@
 """The only file that talks to Stripe: pacing, retries, what an error means, objects as values."""
 
+import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import stripe
 
 from billing.pacing import Pace
-from billing.stripe_objects import Json, StripeInvoice, StripeLine, Written
+from billing.stripe_objects import Json, StripeInvoice, StripeLine, WebhookEvent, Written
 from schemas.errors import (
+    ContractError,
     StripeRefusedError,
     StripeRetryError,
     StripeStopError,
@@ -116,6 +118,20 @@ class StripeGateway:
         send = self._api.invoices.send_invoice
         return self._write("send", lambda o: send(invoice, _sdk(body), o), key)
 
+    def void(self, invoice: str, body: Json, key: str) -> Written:
+        """Cancel a finalised invoice that is not paid."""
+        send = self._api.invoices.void_invoice
+        return self._write("void", lambda o: send(invoice, _sdk(body), o), key)
+
+    def write_off(self, invoice: str, body: Json, key: str) -> Written:
+        """Mark an open invoice as uncollectible."""
+        send = self._api.invoices.mark_uncollectible
+        return self._write("write_off", lambda o: send(invoice, _sdk(body), o), key)
+
+    def create_credit_note(self, body: Json, key: str) -> Written:
+        send = self._api.credit_notes.create
+        return self._write("credit_notes", lambda o: send(_sdk(body), o), key)
+
     # Reads.
 
     def invoice(self, invoice: str) -> StripeInvoice:
@@ -148,6 +164,22 @@ class StripeGateway:
         send = self._api.events.list
         found = self._pages("events", lambda p: send(_sdk(query | p)))
         return any(event.data.object["id"] == invoice for event in found)
+
+    def credit_note(self, invoice: str, reference: str, since_s: int) -> str:
+        """The id of the credit note made for an invoice under our reference; empty: none.
+
+        By its event, which tells of it at once and for 30 days.
+        """
+        query: Json = {"type": "credit_note.created", "created": {"gte": since_s}}
+        send = self._api.events.list
+        for event in self._pages("events", lambda p: send(_sdk(query | p))):
+            note = event.data.object
+            if (
+                note["invoice"] == invoice
+                and note["metadata"].to_dict().get("reference") == reference
+            ):
+                return str(note["id"])
+        return ""
 
     # How a call is made.
 
@@ -226,6 +258,54 @@ def retry_reason(error: stripe.StripeError) -> str:
     raise StripeRefusedError(f"{message} (HTTP {status}, code {error.code})") from error
 
 
+def read_webhook(
+    payload: bytes, signature: str, secrets: Sequence[str], *, now_s: int, tolerance_s: int
+) -> WebhookEvent:
+    """The event that Stripe signed.
+
+    The SDK checks the signature; the age is checked here, by our clock and to both sides: the SDK
+    takes a signature from the future, which could be kept and sent again later.
+
+    Args:
+        payload: The body, byte for byte.
+        signature: The header `Stripe-Signature`.
+        secrets: Those in force; two while one is replaced.
+        now_s: Seconds since the epoch.
+        tolerance_s: How far its time may be off.
+
+    Raises:
+        ContractError: If nobody with a secret of ours signed this now, or it is no event.
+    """
+    if not any(_is_signed(payload, signature, secret) for secret in secrets):
+        raise ContractError("Stripe-Signature: no secret in force made it over this body")
+    parts = [part.partition("=") for part in signature.split(",")]
+    signed_s = int(next(value for name, _, value in parts if name == "t"))
+    if abs(now_s - signed_s) > tolerance_s:
+        raise ContractError(
+            f"Stripe-Signature: signed {now_s - signed_s} s ago, allowed are {tolerance_s} s either"
+            " way; is this host's clock right?"
+        )
+    try:
+        event = json.loads(payload)
+        subject = event["data"]["object"]
+        return WebhookEvent(
+            str(event["id"]), str(event["type"]), str(subject.get("id", "")), int(event["created"])
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ContractError(f"body: signed, yet no event of Stripe's API v1 ({error!r})") from error
+
+
+def _is_signed(payload: bytes, signature: str, secret: str) -> bool:
+    if not signature.isascii():
+        return False  # The SDK would raise a TypeError.
+    try:
+        # Of tolerance it knows only the past; ours is checked by the caller.
+        stripe.WebhookSignature.verify_header(payload, signature, secret)
+    except (stripe.SignatureVerificationError, UnicodeDecodeError):
+        return False
+    return True
+
+
 def _sdk(body: Json) -> Any:
     """A body as the SDK's typed parameters; a contract test holds it to them."""
     return cast("Any", body)
@@ -260,4 +340,8 @@ def _invoice(found: Any) -> StripeInvoice:
         metadata=_metadata(found),
         lines=tuple(_line(one) for one in found.lines.data),
         more_lines=bool(found.lines.has_more),
+        amount_paid_minor=int(found.amount_paid),
+        amount_remaining_minor=int(found.amount_remaining),
+        attempts=int(found.attempt_count),
+        due_at_s=found.due_date,
     )

@@ -41,3 +41,17 @@ class StripeInvoice:
     metadata: dict[str, str]
     lines: tuple[StripeLine, ...]
     more_lines: bool
+    amount_paid_minor: int = 0
+    amount_remaining_minor: int = 0
+    attempts: int = 0
+    due_at_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookEvent:
+    """What a verified webhook is about; what became of its object is asked of Stripe anew."""
+
+    id: str
+    kind: str
+    subject: str
+    created_s: int

@@ -17,6 +17,9 @@ from schemas.usage import TOKEN_METERS
 LIVE_STATES = frozenset({"open", "paid", "uncollectible"})
 """A draft charges nobody yet, a void one nobody any more."""
 
+CHARGED_STATES = ("issued", "paid", "uncollectible")
+"""The same in the store's words."""
+
 
 @dataclass(frozen=True, slots=True)
 class StripeTotals:
@@ -80,7 +83,7 @@ def differences(store: Engine, gateway: StripeGateway, period: Period) -> list[s
     with store.connect() as connection:
         rows = connection.execute(
             select(invoices.c.id, invoices.c.tenant, invoices.c.total_minor).where(
-                invoices.c.period == period.name, invoices.c.state == "issued"
+                invoices.c.period == period.name, invoices.c.state.in_(CHARGED_STATES)
             )
         ).all()
     found = []

@@ -43,6 +43,7 @@ COMMAND_MODULES = (
     "rentroll.billing_commands",
     "rentroll.invoice_commands",
     "rentroll.correction_commands",
+    "rentroll.stripe_commands",
     "rentroll.proof_commands",
     "rentroll.audit_commands",
     "rentroll.reconcile_command",

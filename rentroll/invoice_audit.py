@@ -184,7 +184,7 @@ def _makes(
 ) -> bool:
     """Whether rows make the invoice; those that cannot be rated, being negative, do not."""
     try:
-        return charges_alike(stored, _derived(stored.inputs, book, runs, hours))
+        return charges_alike(stored, _derived(stored, book, runs, hours))
     except ConservationError:
         return False
 
@@ -226,7 +226,7 @@ def _rated(
     """Rate what the events make, unless something differs already, and compare the invoice."""
     if isinstance(book, Difference):
         return _audit(stored, found or book)
-    invoice = _derived(stored.inputs, book, runs, hours)
+    invoice = _derived(stored, book, runs, hours)
     return Audit(
         stored.id,
         stored.inputs.tenant,
@@ -241,11 +241,12 @@ def _rated(
 
 
 def _derived(
-    inputs: InvoiceInputs, book: PriceBook, runs: Mapping[int, RecordedRun], hours: Hours
+    stored: StoredInvoice, book: PriceBook, runs: Mapping[int, RecordedRun], hours: Hours
 ) -> Invoice:
+    tenant = stored.inputs.tenant
     headers = {run.header.run_id: run.header for run in runs.values()}
-    proof = proof_of(headers, headers, _root(inputs.tenant, hours))
-    return derive(inputs, book, _usage(inputs.tenant, runs, hours), proof)
+    proof = proof_of(headers, headers, _root(tenant, hours))
+    return derive(stored, book, _usage(tenant, runs, hours), proof)
 
 
 def _usage(tenant: str, runs: Mapping[int, RecordedRun], hours: Hours) -> Iterator[HourlyUsage]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from sqlalchemy import Engine
 
+    from billing.crediting import Ending
     from billing.invoice_run import RunResult
     from infra.endpoints import Endpoints
     from schemas.clock import Clock
@@ -17,6 +19,20 @@ if TYPE_CHECKING:
     from schemas.periods import Period
 
 invoice = typer.Typer(name="invoice", no_args_is_help=True, help="Issue, list and show invoices.")
+
+
+class Settle(StrEnum):
+    """How money that was paid goes back."""
+
+    refund = "refund"
+    balance = "balance"
+    outside = "outside"
+
+
+InvoiceArgument = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="Its id, the beginning of its id, or its number at Stripe."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -117,6 +133,82 @@ def show(
     with _store(_endpoints()) as store:
         for table in invoice_tables(*load_invoice(store, wanted)):
             console.print(table)
+
+
+@invoice.command(name="void")
+def void(wanted: InvoiceArgument) -> None:
+    """Cancel an issued invoice that is not paid; it asks for nothing any more.
+
+    Example: [bold]rentroll invoice void 5f2a81c09b3e[/]
+    """
+    _end(wanted, "void")
+
+
+@invoice.command(name="uncollectible")
+def uncollectible(wanted: InvoiceArgument) -> None:
+    """Write an issued invoice off; it may still be paid, and its tenant stays suspended.
+
+    Example: [bold]rentroll invoice uncollectible 5f2a81c09b3e[/]
+    """
+    _end(wanted, "uncollectible")
+
+
+@invoice.command(name="refund")
+def refund(
+    wanted: InvoiceArgument,
+    *,
+    amount_minor: Annotated[
+        int, typer.Option("--amount-minor", min=1, help="In minor units, such as cents.")
+    ],
+    reference: Annotated[
+        str, typer.Option("--reference", help="Names it: repeated, it is the same refund.")
+    ],
+    reason: Annotated[str, typer.Option("--reason", help="What the tenant reads.")],
+    settle: Annotated[
+        Settle, typer.Option("--settle", help="How what was paid goes back.")
+    ] = Settle.refund,
+) -> None:
+    """Issue a credit note: less to pay on an open invoice, money back on a paid one.
+
+    Example: [bold]rentroll invoice refund 5f2a81c09b3e --amount-minor 500 --reference T-17 --reason
+    "outage of 3 October"[/]
+    """
+    from rich.console import Console
+
+    from billing.crediting import CreditLine, CreditNote, issue_credit_note
+    from billing.invoice_records import load_invoice
+    from billing.stripe_gateway import StripeGateway
+    from schemas.clock import SystemClock
+
+    endpoints = _endpoints()
+    with (
+        _store(endpoints) as store,
+        closing(StripeGateway(endpoints.stripe_api_key, endpoints.stripe_api_base)) as gateway,
+    ):
+        record, _, _ = load_invoice(store, wanted)
+        lines = (CreditLine(reason, amount_minor),)
+        note = CreditNote(record.id, reference, lines, settle.value)
+        made = issue_credit_note(store, gateway, SystemClock(), note)
+    Console(highlight=False).print(f"{made}: {amount_minor} minor units off {record.number}")
+
+
+def _end(wanted: str, ending: "Ending") -> None:
+    from rich.console import Console
+
+    from billing.crediting import end_invoice
+    from billing.invoice_records import load_invoice
+    from billing.stripe_gateway import StripeGateway
+    from schemas.clock import SystemClock
+
+    endpoints = _endpoints()
+    with (
+        _store(endpoints) as store,
+        closing(StripeGateway(endpoints.stripe_api_key, endpoints.stripe_api_base)) as gateway,
+    ):
+        record, _, _ = load_invoice(store, wanted)
+        end_invoice(store, gateway, SystemClock(), record.id, ending)
+        record, _, _ = load_invoice(store, record.id)
+    Console(highlight=False).print(f"{record.number} of {record.tenant} is {record.state}")
 
 
 def _plan(

@@ -120,6 +120,30 @@ def resume_tenant(store: Engine, tenant: str) -> None:
     _set_suspension(store, tenant, (None, None, None))
 
 
+def suspend_within(
+    connection: Connection, tenant: str, *, suspended_by: str, reason: str, now_ms: int
+) -> bool:
+    """`suspend_tenant` in the caller's transaction; False for a tenant that never had a key."""
+    change = update(tenant_access).where(
+        tenant_access.c.tenant == tenant, tenant_access.c.suspended_at_ms.is_(None)
+    )
+    connection.execute(
+        change.values(suspended_at_ms=now_ms, suspended_by=suspended_by, suspend_reason=reason)
+    )
+    known = select(tenant_access.c.tenant).where(tenant_access.c.tenant == tenant)
+    return connection.execute(known).scalar_one_or_none() is not None
+
+
+def resume_within(connection: Connection, tenant: str, *, suspended_by: str) -> bool:
+    """Serve a tenant again whom `suspended_by` suspended; whether that was so."""
+    changed = connection.execute(
+        update(tenant_access)
+        .where(tenant_access.c.tenant == tenant, tenant_access.c.suspended_by == suspended_by)
+        .values(suspended_at_ms=None, suspended_by=None, suspend_reason=None)
+    )
+    return changed.rowcount == 1
+
+
 def list_tenant_access(store: Engine) -> list[TenantAccess]:
     """Every tenant that ever had a key, by name."""
     wanted = select(tenant_access).order_by(tenant_access.c.tenant)

@@ -361,3 +361,36 @@ budget_alerts = Table(
     CheckConstraint("state IN ('pending', 'delivered', 'given_up', 'unsent')", name="state"),
 )
 """Each threshold that was reached, once; the id is derived from what was reached."""
+
+collections = Table(
+    "collections",
+    metadata,
+    Column("invoice_id", String(64), ForeignKey("invoices.id"), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("amount_paid_minor", BigInteger, nullable=False),
+    Column("amount_remaining_minor", BigInteger, nullable=False),
+    Column("due_at_ms", BigInteger),
+    Column("failing_since_ms", BigInteger),
+    Column("reminders", Integer, nullable=False),
+    Column("suspended_at_ms", BigInteger),
+    Column("changed_at_ms", BigInteger, nullable=False),
+)
+"""An issued invoice as Stripe last showed it, and how far dunning has gone.
+
+`version` moves with every change: who read version 5 writes only where it is still 5, so that an
+older look at Stripe never replaces a newer one.
+"""
+
+stripe_events = Table(
+    "stripe_events",
+    metadata,
+    Column("id", String(255), primary_key=True),
+    Column("kind", String(64), nullable=False),
+    Column("stripe_invoice", String(64), nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("created_s", BigInteger, nullable=False),
+    Column("handled_at_ms", BigInteger, nullable=False),
+    CheckConstraint("outcome IN ('applied', 'unchanged', 'foreign', 'conflict')", name="outcome"),
+)
+"""Every webhook that was acted on, once; written in the transaction of what it changed."""

@@ -19,12 +19,16 @@ def main() -> None:
     parser.add_argument(
         "--faults", action="store_true", help="let tests plant faults and move the clock"
     )
+    parser.add_argument("--webhook-url", default="", help="where events are sent, signed")
+    parser.add_argument("--webhook-secret", default="whsec_local", help="what signs them")
     arguments = parser.parse_args()
     state = State(arguments.data, SystemClock())
     try:
         server = StandInServer(arguments.port, state, faults=arguments.faults)
     except OSError as error:
         sys.exit(f"cannot listen on {LOOPBACK}:{arguments.port}: {error}")
+    if arguments.webhook_url:
+        server.courier.register(arguments.webhook_url, arguments.webhook_secret)
     serving = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     # Blocked before the thread starts, so that the signals reach `sigwait` and nobody else.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})

@@ -121,6 +121,21 @@ def pay(state: State, invoice: Body) -> Body:
     return _mark_paid(state, invoice)
 
 
+def fail_payment(state: State, invoice: Body) -> Body:
+    """A payment of an open invoice that was refused; the invoice stays open."""
+    if invoice["status"] != "open":
+        raise RefusalError(f"Only an open invoice is paid; this one is {invoice['status']}.")
+    invoice |= {"attempted": True, "attempt_count": invoice["attempt_count"] + 1}
+    state.replace(invoice)
+    announce(state, "invoice.payment_failed", show_invoice(state, invoice))
+    return invoice
+
+
+def settle_open(state: State, invoice: Body) -> Body:
+    """Keep an open invoice after a credit note; it is paid once nothing remains."""
+    return state.replace(invoice) if invoice["amount_remaining"] else _mark_paid(state, invoice)
+
+
 def void(state: State, invoice: Body) -> Body:
     """Cancel a finalized invoice; what it took from the customer's balance goes back."""
     if invoice["status"] not in {"open", "uncollectible"}:

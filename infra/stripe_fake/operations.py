@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from infra.stripe_fake import invoices
+from infra.stripe_fake import credit_notes, invoices
 from infra.stripe_fake.lines import add_line, show_invoice
 from infra.stripe_fake.refusal import RefusalError
 from infra.stripe_fake.shapes import merge_metadata, new_customer
@@ -129,6 +129,7 @@ SERVED: dict[str, Served] = {
     "POST /v1/invoices/{invoice}/mark_uncollectible": _on_invoice(
         lambda s, i, _: invoices.mark_uncollectible(s, i)
     ),
+    "POST /v1/credit_notes": lambda s, _, p: credit_notes.create(s, p),
     "POST /v1/invoiceitems": _create_item,
     "GET /v1/invoiceitems": _list_items,
     "GET /v1/events": _list_events,

@@ -177,6 +177,22 @@ class State:
         rows = self.connection.execute(statement, (*values, limit + 1)).fetchall()
         return [read_body(row[0]) for row in rows[:limit]], len(rows) > limit
 
+    def events_after(self, sequence: int) -> list[tuple[int, Body]]:
+        """Events with their place, from after a place on, the oldest first; a hundred at most."""
+        rows = self.connection.execute(
+            "SELECT sequence, body FROM objects WHERE kind = 'event' AND sequence > ?"
+            " ORDER BY sequence LIMIT 100",
+            (sequence,),
+        ).fetchall()
+        return [(row[0], read_body(row[1])) for row in rows]
+
+    def last_sequence(self) -> int:
+        """The place of the newest object."""
+        (last,) = self.connection.execute(
+            "SELECT coalesce(max(sequence), 0) FROM objects"
+        ).fetchone()
+        return int(last)
+
     def _sequence(self, identifier: str) -> int:
         row = self.connection.execute(
             "SELECT sequence FROM objects WHERE id = ?", (identifier,)

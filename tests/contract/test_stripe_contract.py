@@ -13,13 +13,15 @@ from typing import Any
 import jsonschema
 import pytest
 import stripe.params
+from sqlalchemy import Engine
 
+from billing.crediting import CreditLine, CreditNote, end_invoice, issue_credit_note
 from billing.invoice_run import run_invoices, totals_on_stripe
 from billing.stripe_gateway import StripeGateway
 from infra.stripe_fake.contract import Contract
 from schemas.clock import SystemClock
 from tests.support.planned_invoices import PERIOD, make_invoice, plan, sqlite_store
-from tests.support.servers.stripe_fake import stand_in
+from tests.support.servers.stripe_fake import StandIn, stand_in
 
 Exchange = dict[str, Any]
 CONTRACT = Contract()
@@ -29,6 +31,9 @@ PARAMETERS = {
     r"/v1/invoices/\w+/add_lines": "InvoiceAddLinesParams",
     r"/v1/invoices/\w+/finalize": "InvoiceFinalizeInvoiceParams",
     r"/v1/invoices/\w+/send": "InvoiceSendInvoiceParams",
+    r"/v1/invoices/\w+/void": "InvoiceVoidInvoiceParams",
+    r"/v1/invoices/\w+/mark_uncollectible": "InvoiceMarkUncollectibleParams",
+    r"/v1/credit_notes": "CreditNoteCreateParams",
 }
 QUERIES = {
     r"/v1/customers": "CustomerListParams",
@@ -45,16 +50,27 @@ def exchanges(tmp_path_factory: pytest.TempPathFactory) -> list[Exchange]:
     folder = tmp_path_factory.mktemp("run")
     with stand_in(folder / "stripe") as server, sqlite_store(folder / "store.db") as store:
         gateway = StripeGateway("sk_test_rentroll", server.base)
-        plan(store, make_invoice("small"))
-        plan(store, make_invoice("large", models=40))
+        small = plan(store, make_invoice("small"))
+        large = plan(store, make_invoice("large", models=40))
         server.plant("POST", "finalize$", "drop_after")
         for path in ("customers$", "invoices$", "add_lines$", "finalize$", "send$"):
             server.plant("POST", path, "error_stored")
         result = run_invoices(store, gateway, period=PERIOD, clock=SystemClock(), workers=1)
         assert result.is_complete
         assert totals_on_stripe(gateway, PERIOD).invoices == 2
+        give_up(store, gateway, server, small.id, large.id)
         gateway.close()
         return server.exchanges(path="/v1/")
+
+
+def give_up(store: Engine, gateway: StripeGateway, server: StandIn, small: str, large: str) -> None:
+    """A credit note, an invoice that is written off and then void, each in doubt once."""
+    for path in ("credit_notes$", "mark_uncollectible$", "void$"):
+        server.plant("POST", path, "error_stored")
+    note = CreditNote(small, "T-17", (CreditLine("outage", 100),), memo="outage of 3 October")
+    issue_credit_note(store, gateway, SystemClock(), note)
+    end_invoice(store, gateway, SystemClock(), large, "uncollectible")
+    end_invoice(store, gateway, SystemClock(), large, "void")
 
 
 def test_the_run_used_every_call_of_the_gateway(exchanges: list[Exchange]) -> None:
@@ -70,6 +86,9 @@ def test_the_run_used_every_call_of_the_gateway(exchanges: list[Exchange]) -> No
         ("POST", "/v1/invoices/{invoice}/finalize"),
         ("POST", "/v1/invoices/{invoice}/send"),
         ("GET", "/v1/events"),
+        ("POST", "/v1/credit_notes"),
+        ("POST", "/v1/invoices/{invoice}/mark_uncollectible"),
+        ("POST", "/v1/invoices/{invoice}/void"),
     }
 
 

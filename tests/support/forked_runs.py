@@ -11,10 +11,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib import import_module
 
 from billing.invoice_run import InvoiceRun
-from billing.stripe_gateway import GatewayLimits, StripeGateway
+from billing.stripe_gateway import LOCAL, GatewayLimits, StripeGateway
 from infra.store.engine import open_store
 from schemas.clock import SystemClock
 from schemas.errors import StripeRetryError
@@ -41,12 +42,22 @@ class ForkedRuns:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def run(self, store_url: str, base: str, *, die_at: int = NEVER, later_s: int = 0) -> int:
+    def run(
+        self,
+        store_url: str,
+        base: str,
+        *,
+        die_at: int = NEVER,
+        later_s: int = 0,
+        timeout_ms: int = 30_000,
+    ) -> int:
         """Run the period's invoices; returns minus the signal that ended it, or its exit code.
 
-        It dies at the hook with number `die_at`, if it gets there.
+        It dies at the hook with number `die_at`, if it gets there, and waits `timeout_ms` for an
+        answer of Stripe's.
         """
         order = {"store_url": store_url, "base": base, "die_at": die_at, "later_s": later_s}
+        order["timeout_ms"] = timeout_ms
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(order) + "\n")
@@ -65,7 +76,7 @@ def forked_runs() -> Iterator[ForkedRuns]:
         process.communicate(timeout=10)
 
 
-def issue(store_url: str, base: str, die_at: int, later_s: int) -> None:
+def issue(store_url: str, base: str, die_at: int, later_s: int, timeout_ms: int) -> None:
     """One life: issue everything of the period, or die at a hook."""
     passed = 0
 
@@ -76,7 +87,8 @@ def issue(store_url: str, base: str, die_at: int, later_s: int) -> None:
         passed += 1
 
     store = open_store(store_url)
-    gateway = StripeGateway(API_KEY, base)
+    limits = replace(LOCAL, read_timeout_s=timeout_ms / 1000)
+    gateway = StripeGateway(API_KEY, base, limits=limits)
     run = InvoiceRun(store, gateway, LaterClock(later_s), hook)
     result = run.run(PERIOD, 1, lambda _done, _all: None)
     if not result.is_complete:

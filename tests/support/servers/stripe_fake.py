@@ -56,6 +56,23 @@ class StandIn:
         """Move the stand-in's clock forward."""
         self._control("POST", "clock", {"advance_s": seconds})
 
+    def send_webhooks(self, url: str, secret: str) -> None:
+        """Send what happens from now on to an address, signed with a secret."""
+        self._control("POST", "webhooks", {"url": url, "secret": secret})
+
+    def misbehave(self, **manner: int) -> None:
+        """How webhooks are delivered: copies, gather (then the newest first), drop."""
+        self._control("POST", "manner", manner)
+
+    def deliveries(self) -> list[dict[str, Any]]:
+        """Every webhook that was sent since its start, with the answer's status."""
+        found: list[dict[str, Any]] = self._control("GET", "deliveries")["deliveries"]
+        return found
+
+    def fail_payment(self, invoice: str) -> None:
+        """A payment of an open invoice is refused."""
+        self._control("POST", "fail_payment", {"invoice": invoice})
+
     def exchanges(self, method: str = "", path: str = "") -> list[dict[str, Any]]:
         """Requests served since its start, with their answers, filtered by method and path."""
         query = urllib.parse.urlencode({"path": path})

@@ -6,7 +6,7 @@ Frozen in time: written out instead of taken from `infra.store.tables`, which mo
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008"
+revision = "0007"
 down_revision = "0006"
 
 APPEND_ONLY = ("corrections", "correction_carries")
