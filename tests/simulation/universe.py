@@ -260,5 +260,6 @@ class Universe(asyncio.AbstractEventLoop):
                 for steps in list(self._ready.values()):
                     while steps:
                         step = steps.popleft()
-                        step.context.run(step.callback, *step.args)
+                        if not step.is_cancelled:
+                            step.context.run(step.callback, *step.args)
         events._set_running_loop(None)
