@@ -64,6 +64,39 @@ def plan(
         raise typer.Exit(1)
 
 
+@corrections.command(name="credit")
+def credit() -> None:
+    """Issue the credit notes that corrections planned, at Stripe, each once.
+
+    On an open invoice less remains to be paid; what was paid already goes to the tenant's balance.
+    Safe to repeat. Ends with status 1 if one could not be issued.
+
+    Example: [bold]rentroll corrections credit[/]
+    """
+    from contextlib import closing
+
+    from rich.console import Console
+
+    from billing.giving_back import give_back
+    from billing.stripe_gateway import StripeGateway
+    from schemas.clock import SystemClock
+
+    console, endpoints = Console(highlight=False), endpoints_now()
+    with (
+        store_opened(endpoints) as store,
+        closing(StripeGateway(endpoints.stripe_api_key, endpoints.stripe_api_base)) as gateway,
+        console.status("issuing credit notes"),
+    ):
+        done = give_back(store, gateway, SystemClock())
+    for note, made in done.issued:
+        console.print(f"{made}: {note.amount_minor} minor units back to {note.tenant}")
+    console.print(f"{len(done.issued)} credit notes issued now")
+    for problem in done.problems:
+        console.print(f"[red]not issued:[/] {problem}", soft_wrap=True)
+    if done.problems:
+        raise typer.Exit(1)
+
+
 @corrections.command(name="list")
 def show_list(
     period_name: Annotated[

@@ -54,6 +54,7 @@ class Sink(RangeWriter):
         self._writing: dict[Place, asyncio.Task[None]] = {}
         self._settling: set[Place] = set()
         self._handing_over = False
+        self._giving_up = asyncio.Lock()
         self._overtaken: dict[Place, int] = {}
         self._opening = asyncio.Lock()
         self._moved = asyncio.Condition()
@@ -129,16 +130,24 @@ class Sink(RangeWriter):
     async def give_up(self) -> None:
         """Hand all partitions over: finish what is being written, start nothing new."""
         self.counters.rebalances += 1
-        self._handing_over = True
-        await self._finish_writing()
+        # One at a time: the end of another would let writes begin that this one then forgets,
+        # and whoever opened their partition anew would write it a second time beside them.
+        async with self._giving_up:
+            self._handing_over = True
+            try:
+                await self._finish_writing()
+                await self._settle_within_the_grace()
+                await self._forget()
+            finally:
+                self._handing_over = False
+
+    async def _settle_within_the_grace(self) -> None:
         try:
             async with asyncio.timeout(self._grace_s):
                 await self.settle()
         except TimeoutError:
             # As in `_settle`: the next owner keeps the last promises again.
             log.warning("gave up waiting for commits", extra={"grace_s": self._grace_s})
-        await self._forget()
-        self._handing_over = False
 
     async def close(self) -> None:
         """Write everything that waits, within the grace, and commit it; then let go."""
