@@ -62,6 +62,8 @@ def test_a_build_without_a_fault_is_the_product() -> None:
     [
         (40_913, "a cancelled timeout is due when the universe ends"),
         (42_523, "a partition is revoked twice at once, and assigned again in between"),
+        (46_710, "a commit comes late, after the last one: the next owner writes all again"),
+        (51_878, "what is unread expires whole while a range before it is being written"),
     ],
 )
 def test_schedule_that_once_went_wrong_goes_well(seed: int, what: str) -> None:
