@@ -50,11 +50,10 @@ def taken(
     connection: Connection, tenant: str, period: str, currency: str
 ) -> tuple[CarriedCorrection, ...]:
     """The corrections that a period's invoice has taken, by period and revision."""
-    mine = and_(corrections.c.tenant == tenant, corrections.c.currency == currency)
     query = (
         select(corrections.c.body, correction_carries.c.amount_minor)
         .join(correction_carries, correction_carries.c.correction_id == corrections.c.id)
-        .where(mine, correction_carries.c.period == period)
+        .where(_of(tenant, currency), correction_carries.c.period == period)
         .order_by(corrections.c.period, corrections.c.revision)
     )
     return tuple(
@@ -65,7 +64,9 @@ def taken(
 
 def waiting_minor(connection: Connection, invoice: Invoice) -> int:
     """What corrections of the invoice's own period wait to be carried, in one sum."""
-    query = _uncarried(_to_carry).where(_mine(invoice), corrections.c.period == invoice.period)
+    query = _uncarried(_to_carry).where(
+        _of(invoice.tenant, invoice.currency), corrections.c.period == invoice.period
+    )
     return sum(int(amount_minor) for amount_minor in connection.execute(query).scalars())
 
 
@@ -104,7 +105,11 @@ def _has_no_usage(connection: Connection, tenant: str, period: Period, currency:
 def _waiting(invoice: Invoice) -> Select[Any]:
     return (
         _uncarried(corrections.c.id, _to_carry.label("amount_minor"))
-        .where(_mine(invoice), corrections.c.period < invoice.period, _to_carry != 0)
+        .where(
+            _of(invoice.tenant, invoice.currency),
+            corrections.c.period < invoice.period,
+            _to_carry != 0,
+        )
         .order_by(corrections.c.period, corrections.c.revision)
     )
 
@@ -117,5 +122,5 @@ def _uncarried(*columns: ColumnElement[Any]) -> Select[Any]:
     )
 
 
-def _mine(invoice: Invoice) -> ColumnElement[bool]:
-    return and_(corrections.c.tenant == invoice.tenant, corrections.c.currency == invoice.currency)
+def _of(tenant: str, currency: str) -> ColumnElement[bool]:
+    return and_(corrections.c.tenant == tenant, corrections.c.currency == currency)

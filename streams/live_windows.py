@@ -94,7 +94,7 @@ def measures(quantities: Sequence[int], amount_e9: int, *, unpriced: bool) -> li
 
 def _add(sums: PartialSums, usage: pa.Table, estimator: Estimator) -> None:
     times = usage.column("event_time").combine_chunks().cast(pa.int64())
-    names = [_encoded(usage.column(name).combine_chunks()) for name in _NAMES]
+    names = [usage.column(name).combine_chunks() for name in _NAMES]
     minutes = pc.divide(times, MS_PER_MINUTE).dictionary_encode()
     codes, firsts = _alike([*names, minutes])
     groups = _groups([_words(column.take(firsts)) for column in (*names, minutes)], estimator)
@@ -106,10 +106,6 @@ def _add(sums: PartialSums, usage: pa.Table, estimator: Estimator) -> None:
     columns = [quantities[-1], *quantities[:-1], amounts_e9, unpriced]
     for group, used in zip(groups, _summed(columns, codes, len(groups)), strict=True):
         _grow(sums, group, used)
-
-
-def _encoded(column: pa.Array) -> pa.DictionaryArray:
-    return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
 
 
 def _words(column: pa.DictionaryArray) -> list[Any]:
